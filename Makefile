@@ -1,0 +1,143 @@
+# autotrace: everything from a fresh Debian 12 or Ubuntu with git and make. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= /usr/bin/python3
+CLANG ?= clang
+LLVM_STRIP ?= llvm-strip
+# sudo takes /usr/local/go/bin, where Go's own installer puts it, off the PATH. Empty: apt's Go is used.
+ifndef GO
+GO := $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go))
+endif
+export GO
+
+# The environments made here must not see the caller's own.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := build/stamps
+STEP := scripts/step.sh
+
+BPF_SOURCES := $(wildcard bpf/*/*.bpf.c)
+BPF_OBJECTS := $(addprefix autotrace/bpf/,$(notdir $(BPF_SOURCES:.c=.o)))
+BPF_FLAGS := -g -O2 -Wall -Werror -target bpf -D__TARGET_ARCH_x86 -Ibpf/include
+vpath %.bpf.c $(sort $(dir $(BPF_SOURCES)))
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+# --- set-up -------------------------------------------------------------------------------------------------
+
+.PHONY: setup
+setup: $(STAMPS)/venv bpf services ## install what is needed, build everything; leaves .venv/bin/autotrace
+	@echo "==> ready: $(BIN)/autotrace"
+
+# PACKAGES=by-hand: what is needed was installed in another way.
+.PHONY: packages
+packages:
+	@scripts/check_python.sh $(PYTHON)
+ifneq ($(PACKAGES),by-hand)
+	@$(STEP) "system packages" \
+		"Read apt's message above; a broken network or another running apt are the usual reasons. Then run make again." \
+		scripts/install_packages.sh
+endif
+
+$(STAMPS):
+	@mkdir -p $@
+
+$(STAMPS)/venv: pyproject.toml scripts/make_venv.sh | packages $(STAMPS)
+	@$(STEP) "Python environment in $(VENV)" "Read pip's message above; run make again once the network is back." \
+		scripts/make_venv.sh $(PYTHON) $(VENV) --editable ".[dev]"
+	@touch $@
+
+# --- BPF ----------------------------------------------------------------------------------------------------
+
+.PHONY: bpf
+bpf: $(STAMPS)/abi ## build the BPF objects and check that autotrace/abi.py fits them
+
+autotrace/bpf build/bpf:
+	@mkdir -p $@
+
+autotrace/bpf/%.bpf.o: %.bpf.c | packages autotrace/bpf build/bpf
+	@$(STEP) "$@ from $<" "Correct the source; any warning is an error." \
+		$(CLANG) $(BPF_FLAGS) -MMD -MP -MF build/bpf/$*.bpf.d -MT $@ -c $< -o $@
+	@$(LLVM_STRIP) -g $@
+
+-include $(wildcard build/bpf/*.bpf.d)
+
+$(STAMPS)/abi: $(BPF_OBJECTS) $(wildcard autotrace/abi.py autotrace/kernel/abigen.py) $(STAMPS)/venv
+	@$(STEP) "autotrace/abi.py against the BTF of the objects" "If bpf/include/abi.h was changed on purpose: make abi" \
+		$(BIN)/python -m autotrace.kernel.abigen --check
+	@touch $@
+
+.PHONY: abi
+abi: $(BPF_OBJECTS) $(STAMPS)/venv ## write autotrace/abi.py anew after a change of bpf/include/abi.h
+	@$(BIN)/python -m autotrace.kernel.abigen
+
+# --- demo services ------------------------------------------------------------------------------------------
+
+.PHONY: services
+services: $(STAMPS)/storefront $(STAMPS)/catalogue build/demo/pricing ## build the demo services
+
+$(STAMPS)/storefront: demo_services/python_flask/requirements.txt scripts/make_venv.sh | packages $(STAMPS)
+	@$(STEP) "demo storefront: Flask and gunicorn" "Read pip's message above; run make again once the network is back." \
+		scripts/make_venv.sh $(PYTHON) build/demo/storefront-venv --requirement $<
+	@touch $@
+
+$(STAMPS)/catalogue: demo_services/node_express/package.json demo_services/node_express/package-lock.json | packages $(STAMPS)
+	@$(STEP) "demo catalogue: Express" "Read npm's message above; run make again once the network is back." \
+		npm ci --prefix demo_services/node_express --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# GO may be apt's, which the step before has only just installed.
+build/demo/pricing: $(wildcard demo_services/go_nethttp/*.go) demo_services/go_nethttp/go.mod | packages
+	@$(STEP) "demo pricing: Go" "Read the Go compiler's message above; it needs Go 1.19 or newer." \
+		sh -c 'cd demo_services/go_nethttp && CGO_ENABLED=0 $(or $(GO),go) build -o "$(CURDIR)/$@" .'
+
+# --- use ----------------------------------------------------------------------------------------------------
+
+.PHONY: demo
+demo: setup ## trace the demo shop and show the traces (as root); KEEP=1 stays up until Ctrl-C
+	@$(BIN)/python demo_services/run_demo.py $(if $(KEEP),--keep) $(DEMO_ARGS)
+
+.PHONY: run
+run: setup ## run the agent (as root): make run ARGS="--port 8080"
+	@$(BIN)/autotrace run $(ARGS)
+
+# --- quality ------------------------------------------------------------------------------------------------
+
+.PHONY: test
+test: setup lint ## run every test (as root); PYTEST_ARGS="-k demo" chooses
+	@echo "==> tests"
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMPS)/venv ## check style, types and which part imports which
+	@$(STEP) "ruff check" "$(BIN)/ruff check --fix repairs some of it." $(BIN)/ruff check --quiet .
+	@$(STEP) "ruff format" "$(BIN)/ruff format repairs it." $(BIN)/ruff format --quiet --check .
+	@$(STEP) "mypy" "Correct the types." $(BIN)/mypy --no-error-summary
+	@$(STEP) "clang-format" "clang-format -i FILE repairs it." \
+		clang-format --dry-run -Werror $$(find bpf -name '*.[ch]')
+	@$(STEP) "import contracts" "docs/architecture.md says which part may import which." \
+		$(BIN)/lint-imports --no-logo
+
+.PHONY: bench
+bench: setup ## measure cost and speed (as root), print a table, write build/bench.json
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+.PHONY: wheel
+wheel: bpf ## build a wheel that carries the BPF objects and try it in a clean environment
+	@rm -rf dist build/lib build/bdist.*
+	@$(STEP) "wheel" "Read pip's message above." \
+		$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@$(STEP) "wheel in a clean environment" "The wheel lacks something: see [tool.setuptools] in pyproject.toml." \
+		scripts/check_wheel.sh $(PYTHON) dist/autotrace-*.whl $(BPF_OBJECTS)
+
+.PHONY: clean
+clean: ## remove everything that was built, the Python environment too
+	rm -rf build dist autotrace/bpf *.egg-info $(VENV) demo_services/node_express/node_modules
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,454 @@
+"""The types that the stages exchange.
+
+Stages do not import one another: the kernel stage makes the events, streams make connections, protocols make
+messages, pairing makes exchanges, correlate makes links, spans makes spans, export sends them.
+`autotrace.agent` alone wires them. Every type that crosses from one stage to the next stands here.
+
+Times are nanoseconds. Unless a name says `unix`, they are on the kernel's monotonic clock
+(`CLOCK_MONOTONIC`, what `bpf_ktime_get_ns` returns).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+
+class Direction(IntEnum):
+    """Which way bytes go, as the watched process sees it. The values are `enum at_direction` in abi.h."""
+
+    RX = 0
+    TX = 1
+
+    @property
+    def other(self) -> Direction:
+        return Direction.TX if self is Direction.RX else Direction.RX
+
+
+class Role(Enum):
+    """Which side of an exchange the watched process is on. The values are OpenTelemetry span kinds."""
+
+    SERVER = "server"
+    CLIENT = "client"
+
+
+class Context(NamedTuple):
+    """Who moved some bytes, when, and what its thread had done just before.
+
+    `run` counts how often the thread has come back from epoll_wait, poll or select: two events of one thread
+    with the same `run` belong to one run of its event loop. `cause` is the id of the connection the thread
+    read last, if no wait lies between that read and this event and nothing else was caused by that read
+    before; else 0. `task` is the runtime's own id for what the thread is running (a goroutine id for Go), or
+    0 where there is none or it is not known.
+    """
+
+    ts: int
+    pid: int
+    tid: int
+    task: int
+    run: int
+    cause: int
+
+
+# --- events: what the kernel reports -------------------------------------------------------------------------
+
+
+class ConnectionOpened(NamedTuple):
+    """A connection that carries traffic was seen for the first time (its first captured bytes follow).
+
+    `socket` and `peer_socket` are kernel addresses used as opaque keys; `peer_socket` is 0 but for Unix
+    sockets. `address` texts are IP addresses (IPv4-mapped IPv6 is given as IPv4), or a path for Unix sockets.
+    `from_start` is true if the connection was seen being made, so that nothing of it was missed.
+    `opened_at` is the context of the connect call for an outgoing connection that was seen being made.
+    """
+
+    ts: int
+    conn: int
+    pid: int
+    family: int
+    socket: int
+    peer_socket: int
+    netns: int
+    local_address: str
+    local_port: int
+    remote_address: str
+    remote_port: int
+    from_start: bool
+    opened_at: Context | None
+
+
+class Chunk(NamedTuple):
+    """Bytes at the head of a turn (a turn: what one side says before the other side speaks).
+
+    `position` is the stream position of the first byte (TCP: the sequence number, extended to 64 bits by the
+    agent's side of the kernel). `turn` counts the connection's turns, both directions together, from 1.
+    `other_end`, `other_last_ts` and `other_tail` say, on the first chunk of a turn only
+    (else `other_last_ts` is 0), where the other direction stood when this turn began: its end position, the
+    time its last byte moved, and its last bytes (at most 8).
+    """
+
+    conn: int
+    direction: Direction
+    turn: int
+    position: int
+    data: bytes
+    at: Context
+    other_end: int
+    other_last_ts: int
+    other_tail: bytes
+
+
+class Progress(NamedTuple):
+    """How far one direction of a connection has come, for bytes that were only counted."""
+
+    ts: int
+    conn: int
+    direction: Direction
+    end: int
+    last_ts: int
+    tail: bytes
+
+
+class ConnectionClosed(NamedTuple):
+    """A connection is gone. `error` is an errno, 0 for an orderly close. `established` is false if it never
+    came to be (refused, timed out); then no ConnectionOpened need have been sent and `opened` describes it."""
+
+    ts: int
+    conn: int
+    error: int
+    established: bool
+    rx_end: int
+    rx_last_ts: int
+    rx_tail: bytes
+    tx_end: int
+    tx_last_ts: int
+    tx_tail: bytes
+    opened: ConnectionOpened
+
+
+class ProcessStarted(NamedTuple):
+    """A watched process forked `pid`, or `pid` executed a new program (`parent` is 0 then)."""
+
+    ts: int
+    pid: int
+    parent: int
+
+
+class ProcessExited(NamedTuple):
+    """The last thread of a watched process is gone."""
+
+    ts: int
+    pid: int
+
+
+class ProcessSeen(NamedTuple):
+    """A process that is not watched executed a program. Reported only if selection rules have to look at it."""
+
+    ts: int
+    pid: int
+
+
+Event = ConnectionOpened | Chunk | Progress | ConnectionClosed | ProcessStarted | ProcessExited | ProcessSeen
+
+
+# --- processes -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Process:
+    """A watched process and the resource it stands for.
+
+    `resource` holds OpenTelemetry resource attributes (`service.name` and friends). `rungs` names the rungs of
+    the linking ladder that this runtime's way of working makes sound, besides `header` and `wire`.
+    `forwards_task` and the like belong to runtimes' manifests, not here. `goid_offset` is for the kernel
+    (`struct at_watched`): where a Go runtime keeps a goroutine's id, 0 if it is not Go or not known.
+    """
+
+    pid: int
+    executable: str
+    resource: dict[str, str | int]
+    runtime: str = "unknown"
+    rungs: frozenset[str] = frozenset({"thread"})
+    exited_ts: int = 0
+    goid_offset: int = 0
+
+    @property
+    def service(self) -> str:
+        return str(self.resource.get("service.name", "unknown_service"))
+
+
+# --- connections ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Connection:
+    """One end of a connection, as one watched process holds it."""
+
+    id: int
+    pid: int
+    family: int
+    socket: int
+    peer_socket: int
+    netns: int
+    local_address: str
+    local_port: int
+    remote_address: str
+    remote_port: int
+    from_start: bool
+    opened_at: Context | None
+    requests: int = 0
+    """Requests seen so far on this connection."""
+
+    def wire_key(self, direction: Direction, position: int) -> tuple[object, ...] | None:
+        """Name a byte of this connection so that both ends give the same name.
+
+        TCP: (sender, receiver, sequence number). Addresses of the loopback range mean different hosts in
+        different network namespaces, so the namespace is part of the key for them alone. Unix sockets: the two
+        kernel sockets and the byte count, sound only if the connection was seen from its start; None if not.
+        """
+        if self.family == 1:
+            if not self.from_start or not self.peer_socket:
+                return None
+            ends = (self.socket, self.peer_socket)
+            return ("unix", *(ends if direction is Direction.TX else ends[::-1]), position)
+        local = (self.local_address, self.local_port)
+        remote = (self.remote_address, self.remote_port)
+        sender, receiver = (local, remote) if direction is Direction.TX else (remote, local)
+        loopback = self.local_address.startswith("127.") or self.local_address == "::1"
+        return ("tcp", sender, receiver, position & 0xFFFFFFFF, self.netns if loopback else 0)
+
+
+# --- messages: what a protocol parser makes of bytes ---------------------------------------------------------
+
+
+class Request(NamedTuple):
+    """The head of a request is complete (or as much of it as was captured: `truncated`).
+
+    `headers` holds only the headers that `protocols` keeps (HEADERS_KEPT), names in lower case.
+    """
+
+    direction: Direction
+    position: int
+    at: Context
+    method: str
+    target: str
+    version: str
+    headers: dict[str, str]
+    truncated: bool = False
+
+
+class Response(NamedTuple):
+    """The head of a final response is complete (or as much of it as was captured: `truncated`)."""
+
+    direction: Direction
+    position: int
+    at: Context
+    status: int
+    version: str
+    headers: dict[str, str]
+    truncated: bool = False
+
+
+class MessageEnd(NamedTuple):
+    """The message that began last in this direction is over.
+
+    `body_size` counts content bytes (RFC 9110 section 6.4), None if they cannot be told (chunked framing that
+    was not captured whole). `complete` is false if the connection ended, or bytes were lost, first.
+    """
+
+    direction: Direction
+    ts: int
+    body_size: int | None
+    complete: bool
+
+
+class ProtocolError(NamedTuple):
+    """Bytes that are not what the protocol allows; the parser looks for the next message from here on."""
+
+    direction: Direction
+    position: int
+    ts: int
+    reason: str
+
+
+class Switched(NamedTuple):
+    """The connection now speaks something else (Upgrade, CONNECT): nothing more is captured."""
+
+    ts: int
+    protocol: str
+
+
+Message = Request | Response | MessageEnd | ProtocolError | Switched
+
+
+# --- exchanges -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request and what became of it, at one end of a connection.
+
+    `method` is empty for a connection that could not be made (`error` says why). `error` is "" or a low
+    cardinality reason: an errno name (`ECONNREFUSED`, `ETIMEDOUT`, `ECONNRESET`), `no_response` (closed before
+    any byte of a response), `incomplete_response` (closed inside one), `process_exited`, `timeout`, `aborted`
+    (the program gave up connecting), `protocol_error`. `status` 0 without an error: the response was missed.
+    Times are 0 until they are known.
+    """
+
+    connection: Connection
+    role: Role
+    at: Context
+    position: int
+    method: str
+    target: str
+    version: str
+    request_headers: dict[str, str]
+    start_ns: int
+    request_end_ns: int = 0
+    response_start_ns: int = 0
+    end_ns: int = 0
+    response_at: Context | None = None
+    status: int = 0
+    response_headers: dict[str, str] = field(default_factory=dict)
+    request_body_size: int | None = None
+    response_body_size: int | None = None
+    first_on_connection: bool = False
+    error: str = ""
+    link: Link | None = None
+    peer_pid: int = 0
+    """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
+
+
+class ExchangeStarted(NamedTuple):
+    """The head of a request was seen, or a connection for one could not be made."""
+
+    exchange: Exchange
+
+
+class ExchangeEnded(NamedTuple):
+    """The exchange is over: its response ended, or will not come (`Exchange.error` says why)."""
+
+    exchange: Exchange
+
+
+PairingEvent = ExchangeStarted | ExchangeEnded
+
+
+# --- links ---------------------------------------------------------------------------------------------------
+
+
+class LinkMethod(Enum):
+    """The rungs of the linking ladder; see docs/links.md."""
+
+    HEADER = "header"
+    WIRE = "wire"
+    THREAD = "thread"
+    DISPATCH = "dispatch"
+    NONE = "none"
+
+
+class Confidence(Enum):
+    """How far a link can be trusted. `EXACT`: the key names one exchange and no other. `CONDITIONAL`: right as
+    long as the program works the way its runtime's manifest says. `NONE`: no parent was claimed."""
+
+    EXACT = "exact"
+    CONDITIONAL = "conditional"
+    NONE = "none"
+
+
+@dataclass(slots=True)
+class Link:
+    """The place of an exchange in a trace, and the evidence for it.
+
+    `parent` is the parent exchange where it is one of ours. `candidates` is how many parents were possible and
+    rejected. `suppressed` marks a client exchange whose process reported its own span (it sent a traceparent
+    it made itself): it is counted in metrics, but gives no span.
+    """
+
+    method: LinkMethod
+    confidence: Confidence
+    evidence: str
+    trace_id: int
+    span_id: int
+    parent_span_id: int = 0
+    parent: Exchange | None = None
+    candidates: int = 0
+    suppressed: bool = False
+    sampled: bool = True
+    trace_state: str = ""
+
+
+# --- spans ---------------------------------------------------------------------------------------------------
+
+AttributeValue = str | int | float | bool | tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Span:
+    """A finished OpenTelemetry span. Times are nanoseconds since the Unix epoch. `status_message` is empty
+    unless `is_error`."""
+
+    trace_id: int
+    span_id: int
+    parent_span_id: int
+    name: str
+    role: Role
+    start_unix_ns: int
+    end_unix_ns: int
+    attributes: dict[str, AttributeValue]
+    is_error: bool
+    status_message: str
+    process: Process
+    trace_state: str = ""
+
+
+# --- metrics -------------------------------------------------------------------------------------------------
+
+FINE_STEPS_PER_OCTAVE = 8
+"""Resolution of `HistogramPoint.fine`: a step is 2 ** (1 / 8), so a quantile is right to about 5 %."""
+
+
+class HistogramPoint(NamedTuple):
+    """One series of a duration histogram, in seconds.
+
+    `counts[i]` counts what is at most `RedSnapshot.bounds[i]` and more than the bound before; the last one
+    has no upper bound. `fine` holds the same observations by `floor(log2(seconds) * FINE_STEPS_PER_OCTAVE)`.
+    """
+
+    attributes: dict[str, str | int | bool]
+    counts: list[int]
+    sum: float
+    fine: dict[int, int]
+
+
+class ServiceMetrics(NamedTuple):
+    """The RED histograms of one service: `http.server.request.duration`, `http.client.request.duration`."""
+
+    service: str
+    resource: dict[str, str | int]
+    server: list[HistogramPoint]
+    client: list[HistogramPoint]
+
+
+class ServiceEdge(NamedTuple):
+    """One edge of the service graph. `attributes` are its labels: client, server, and
+    connection_type where one end is not watched."""
+
+    attributes: dict[str, str | int | bool]
+    total: int
+    failed: int
+    server_counts: list[int]
+    server_sum: float
+    client_counts: list[int]
+    client_sum: float
+
+
+class RedSnapshot(NamedTuple):
+    """All metrics of exchanges at one moment, cumulative since `start_unix_ns`."""
+
+    start_unix_ns: int
+    time_unix_ns: int
+    bounds: tuple[float, ...]
+    services: list[ServiceMetrics]
+    edges: list[ServiceEdge]

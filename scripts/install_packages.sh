@@ -1,0 +1,101 @@
+#!/bin/bash
+# Install the Debian (or Ubuntu) packages that autotrace, its demo and its tests need; does nothing if all are there.
+set -euo pipefail
+
+required=(
+	python3 python3-venv   # autotrace itself
+	libbpf1                # loads the BPF objects
+	clang llvm libbpf-dev  # build them
+	clang-format           # make lint
+	ca-certificates        # for pip, npm
+	nginx                  # the demo shop's front
+)
+# Used by the benchmark and by people; not every release has them.
+wanted=(wrk bpftool)
+
+# What the machine's owner installed in another way is used as it is.
+command -v node >/dev/null && command -v npm >/dev/null || required+=(nodejs npm)
+[ -n "${GO:-}" ] || required+=(golang-go)
+
+installed() {
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing() {
+	for package; do
+		installed "$package" || echo "$package"
+	done
+}
+
+if ! command -v apt-get >/dev/null; then
+	echo "This set-up knows Debian and Ubuntu only; install these by hand, then run make again with" \
+		"PACKAGES=by-hand: ${required[*]} ${wanted[*]}" >&2
+	exit 1
+fi
+
+mapfile -t needed < <(missing "${required[@]}")
+mapfile -t optional < <(missing "${wanted[@]}")
+stamp=build/stamps/optional-packages
+if [ ${#needed[@]} -eq 0 ] && { [ ${#optional[@]} -eq 0 ] || [ -e "$stamp" ]; }; then
+	exit 0
+fi
+
+if [ "$(id -u)" -ne 0 ]; then
+	if [ ${#needed[@]} -eq 0 ]; then
+		exit 0
+	fi
+	echo "Packages are missing and only root can install them: ${needed[*]}. Run make with sudo." >&2
+	exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 LC_ALL=C.UTF-8
+
+# A service that a package brings must not start: nginx would take port 80. Debian asks policy-rc.d; 101 means no.
+policy=/usr/sbin/policy-rc.d
+aside=$policy.before-autotrace
+put_policy_back() {
+	if [ -e "$aside" ]; then
+		mv "$aside" "$policy"
+	elif grep -qs 'autotrace set-up' "$policy"; then
+		rm "$policy"
+	fi
+}
+put_policy_back
+trap put_policy_back EXIT
+if [ -e "$policy" ]; then
+	mv "$policy" "$aside"
+fi
+printf '#!/bin/sh\n# Made by the autotrace set-up for a moment; remove it if you find it.\nexit 101\n' >"$policy"
+chmod 755 "$policy"
+
+for attempt in 1 2 3; do
+	apt-get -q update && break
+	if [ "$attempt" -eq 3 ]; then
+		echo "The package lists cannot be fetched; check the network and /etc/apt/sources.list." >&2
+		exit 1
+	fi
+	sleep $((attempt * 5))
+done
+
+had_nginx=$(installed nginx-common && echo yes || echo no)
+available=()
+for package in "${optional[@]}"; do
+	if apt-cache policy "$package" | grep -q 'Candidate: [^(]'; then
+		available+=("$package")
+	else
+		echo "There is no package $package here; going on without it."
+	fi
+done
+apt-get -q -y --no-install-recommends -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 install \
+	"${needed[@]}" "${available[@]}"
+
+# Nor must it start at the next boot, where it was not there before.
+if [ "$had_nginx" = no ]; then
+	if command -v systemctl >/dev/null; then
+		systemctl --quiet disable nginx.service
+	else
+		update-rc.d nginx disable
+	fi
+fi
+mkdir -p "$(dirname "$stamp")"
+touch "$stamp"
