@@ -1,0 +1,131 @@
+"""What this machine's kernel allows, found by doing it: never deduced from a version number."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from autotrace import abi
+from autotrace.errors import AutotraceError
+from autotrace.kernel.libbpf import Libbpf
+from autotrace.kernel.object import Object
+from autotrace.kernel.source import spec
+
+_VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
+_CAP_SYS_PTRACE, _CAP_DAC_READ_SEARCH, _CAP_PERFMON, _CAP_BPF, _CAP_SYS_ADMIN = 19, 2, 38, 39, 21
+
+
+class Feature(NamedTuple):
+    """One thing that autotrace uses. `needed`: it cannot run without. `advice` says what to do if not `ok`."""
+
+    name: str
+    ok: bool
+    detail: str
+    needed: bool
+    advice: str
+
+
+def probe() -> list[Feature]:
+    """Try everything that a run does, with no process watched, and undo it."""
+    found = [_machine(), _privileges(), _libbpf(), _btf()]
+    if all(feature.ok for feature in found if feature.needed):
+        found += _programs()
+    return found
+
+
+def _machine() -> Feature:
+    machine = platform.machine()
+    return Feature(
+        "machine",
+        machine == "x86_64",
+        f"Linux {platform.release()} on {machine}",
+        True,
+        "autotrace runs on x86_64 for now",
+    )
+
+
+def _privileges() -> Feature:
+    have = _effective_capabilities()
+    if have & (1 << _CAP_SYS_ADMIN):
+        return Feature("privileges", True, "CAP_SYS_ADMIN", True, "")
+    missing = [
+        name
+        for name, number in (
+            ("CAP_BPF", _CAP_BPF),
+            ("CAP_PERFMON", _CAP_PERFMON),
+            ("CAP_SYS_PTRACE", _CAP_SYS_PTRACE),
+            ("CAP_DAC_READ_SEARCH", _CAP_DAC_READ_SEARCH),
+        )
+        if not have & (1 << number)
+    ]
+    fatal = {"CAP_BPF", "CAP_PERFMON"} & set(missing)
+    detail = "missing " + ", ".join(missing) if missing else "CAP_BPF, CAP_PERFMON and what /proc needs"
+    return Feature("privileges", not fatal, detail, True, "run as root, or grant the missing capabilities")
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def _libbpf() -> Feature:
+    advice = "install libbpf 1.0 or newer (package libbpf1 on Debian and Ubuntu)"
+    try:
+        Libbpf()
+    except (AutotraceError, AttributeError) as error:
+        return Feature("libbpf", False, str(error), True, advice)
+    return Feature("libbpf", True, "libbpf.so.1", True, advice)
+
+
+def _btf() -> Feature:
+    there = _VMLINUX_BTF.exists()
+    return Feature(
+        "kernel type information (BTF)",
+        there,
+        f"{_VMLINUX_BTF} is {'there' if there else 'missing'}",
+        True,
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF: every current distribution's is",
+    )
+
+
+def _programs() -> Iterator[Feature]:
+    advice = "the kernel is older than 5.15, or locked down: see the message"
+    try:
+        loaded = Object(spec())
+    except AutotraceError as error:
+        yield Feature("BPF programs load", False, str(error), True, advice)
+        return
+    with loaded:
+        yield Feature("BPF programs load", True, f"{len(loaded.programs())} programs accepted", True, advice)
+        yield _tried("hooks: system call tracepoints", "attached and detached", loaded.attach, advice)
+        yield _tried("ring buffer", "mapped", lambda: loaded.open_ring(lambda _record: None), advice)
+        yield _tried("sweep (BPF iterator)", "works", loaded.sweep, advice)
+        yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0), advice)
+    yield _memory_lock()
+    yield Feature(
+        "io_uring",
+        False,
+        "reads and writes through io_uring are no system calls: they are not seen",
+        False,
+        "programs that use io_uring for their sockets are traced incompletely",
+    )
+
+
+def _tried(name: str, good: str, action: Callable[[], object], advice: str) -> Feature:
+    try:
+        action()
+    except (AutotraceError, OSError) as error:
+        return Feature(name, False, str(error), True, advice)
+    return Feature(name, True, good, True, advice)
+
+
+def _memory_lock() -> Feature:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    unlimited = soft == resource.RLIM_INFINITY
+    detail = "unlimited" if unlimited else f"{soft // 1024} KiB, which only kernels before 5.11 mind"
+    return Feature("locked memory", True, detail, False, "raise the limit with `ulimit -l unlimited`")

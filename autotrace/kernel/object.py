@@ -1,0 +1,274 @@
+"""A BPF object: an inert Spec, and the loaded Object that owns every file descriptor made from it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Iterator
+from ctypes import c_size_t, c_uint32, c_void_p
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from autotrace import abi
+from autotrace.errors import AutotraceError
+from autotrace.kernel.abigen import digest
+from autotrace.kernel.libbpf import (
+    SAMPLE_CALLBACK,
+    IterAttachOpts,
+    IterLinkInfo,
+    Libbpf,
+    TestRunOpts,
+    errno_name,
+)
+from symbols.btf import Btf
+from symbols.errors import SymbolsError
+
+_SWEEP = "sweep"
+_NEVER_ATTACHED = frozenset({"control", _SWEEP})
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to load. Nothing happens until `Object(spec)`.
+
+    `constants` are the `const volatile` globals of 32 bits by name; `map_sizes` is the number of entries of a
+    map (bytes for a ring buffer) by name.
+    """
+
+    path: Path
+    constants: dict[str, int]
+    map_sizes: dict[str, int]
+
+
+class Object:
+    """The loaded programs and maps of a Spec. Close it (or leave its `with`) and nothing of it is left.
+
+    Everything it owns is a file descriptor of this process, so a killed agent leaves nothing behind either.
+    Raises AutotraceError if the object is not from this version of autotrace, or the kernel refuses it.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self._bpf = Libbpf()
+        self._links: list[int] = []
+        self._ring: int | None = None
+        self._sweep_link: int | None = None
+        self._callback: object = None
+        offsets = _checked_constants(spec)
+        self._object = self._bpf.bpf_object__open_file(os.fsencode(spec.path), None)
+        if not self._object:
+            raise AutotraceError(
+                f"{spec.path.name} could not be opened as a BPF object: {self._bpf.last_words()}"
+            )
+        try:
+            self._configure(spec, offsets)
+            result = self._bpf.bpf_object__load(self._object)
+            if result:
+                raise AutotraceError(_load_failure(spec.path, result, self._bpf.last_words()))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Object:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _configure(self, spec: Spec, offsets: dict[str, int]) -> None:
+        size = c_size_t()
+        rodata = self._bpf.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
+        for name, value in spec.constants.items():
+            c_uint32.from_address(rodata + offsets[name]).value = value
+        for name, entries in spec.map_sizes.items():
+            result = self._bpf.bpf_map__set_max_entries(self._map(name), entries)
+            if result:
+                raise AutotraceError(f"map {name} cannot have {entries} entries: {errno_name(result)}")
+
+    def _map(self, name: str) -> int:
+        found = self._bpf.bpf_object__find_map_by_name(self._object, name.encode())
+        if not found:
+            raise AutotraceError(
+                f"the BPF object has no map {name}: it is not from this version, run `make bpf`"
+            )
+        return found
+
+    def map_fd(self, name: str) -> int:
+        """The file descriptor of a map; it stays the Object's."""
+        return self._bpf.bpf_map__fd(self._map(name))
+
+    def programs(self) -> dict[str, int]:
+        """Program name to file descriptor (the Object's)."""
+        found: dict[str, int] = {}
+        program = self._bpf.bpf_object__next_program(self._object, None)
+        while program:
+            name: bytes = self._bpf.bpf_program__name(program)  # type: ignore[assignment]
+            found[name.decode()] = self._bpf.bpf_program__fd(program)
+            program = self._bpf.bpf_object__next_program(self._object, program)
+        return found
+
+    def attach(self) -> None:
+        """Attach every program but those that user space runs itself. On a failure all are detached again."""
+        for name in self.programs():
+            if name in _NEVER_ATTACHED:
+                continue
+            program = self._bpf.bpf_object__find_program_by_name(self._object, name.encode())
+            link = self._bpf.bpf_program__attach(program)
+            if not link:
+                code = ctypes.get_errno()
+                words = self._bpf.last_words()
+                self.detach()
+                raise AutotraceError(
+                    f"program {name} could not be attached: {errno_name(code)}; "
+                    f"see `autotrace doctor` for what this kernel allows ({words})"
+                )
+            self._links.append(link)
+
+    def detach(self) -> None:
+        """Detach every program. Maps and what stands in the ring stay readable."""
+        while self._links:
+            self._bpf.bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        """Detach and free everything. May be called again."""
+        self.detach()
+        if self._ring is not None:
+            self._bpf.ring_buffer__free(self._ring)
+            self._ring = None
+        if self._sweep_link is not None:
+            self._bpf.bpf_link__destroy(self._sweep_link)
+            self._sweep_link = None
+        if self._object:
+            self._bpf.bpf_object__close(self._object)
+            self._object = 0
+
+    # --- the ring -------------------------------------------------------------------------------------------
+
+    def open_ring(self, receive: Callable[[bytes], None]) -> None:
+        """Hand every record of the map `events` to `receive`, from `poll` and `consume`."""
+        string_at = ctypes.string_at
+
+        def sample(_context: int, data: int, size: int) -> int:
+            receive(string_at(data, size))
+            return 0
+
+        self._callback = SAMPLE_CALLBACK(sample)
+        self._ring = self._bpf.ring_buffer__new(self.map_fd("events"), self._callback, None, None)
+        if not self._ring:
+            self._ring = None
+            raise AutotraceError(f"the ring buffer could not be mapped: {errno_name(ctypes.get_errno())}")
+
+    def poll(self, timeout_ms: int) -> None:
+        """Wait until the kernel side says that much has gathered, or the time is over, and take what is there."""
+        self._bpf.ring_buffer__poll(self._ring, timeout_ms)
+        self.consume()
+
+    def consume(self) -> None:
+        """Take what is in the ring now."""
+        self._bpf.ring_buffer__consume(self._ring)
+
+    # --- maps and commands ----------------------------------------------------------------------------------
+
+    def update(self, map_name: str, key: bytes, value: bytes) -> None:
+        """Set one entry. Raises AutotraceError if there is no room."""
+        result = self._bpf.bpf_map_update_elem(self.map_fd(map_name), key, value, 0)
+        if result:
+            raise AutotraceError(f"an entry of map {map_name} could not be set: {errno_name(result)}")
+
+    def delete(self, map_name: str, key: bytes) -> None:
+        """Delete one entry; it may be gone already."""
+        self._bpf.bpf_map_delete_elem(self.map_fd(map_name), key)
+
+    def keys(self, map_name: str, size: int) -> Iterator[bytes]:
+        """The keys of a hash map, each `size` bytes. Keys that come or go meanwhile may be missed."""
+        fd = self.map_fd(map_name)
+        key = ctypes.create_string_buffer(size)
+        result = self._bpf.bpf_map_get_next_key(fd, None, key)
+        while result == 0:
+            yield key.raw
+            result = self._bpf.bpf_map_get_next_key(fd, key.raw, key)
+
+    def counters(self) -> dict[str, int]:
+        """The kernel side's counters (enum at_counter), summed over the CPUs, names in lower case."""
+        cpus = self._bpf.libbpf_num_possible_cpus()
+        values = (ctypes.c_uint64 * cpus)()
+        fd = self.map_fd("counters")
+        found: dict[str, int] = {}
+        for counter in abi.Counter:
+            if counter is abi.Counter.COUNTERS:
+                continue
+            key = c_uint32(counter.value)
+            if self._bpf.bpf_map_lookup_elem(fd, ctypes.byref(key), values) == 0:
+                found[counter.name.lower()] = sum(values)
+        return found
+
+    def sweep(self) -> None:
+        """Run the sweep: quiet connections report how far they have come."""
+        if self._sweep_link is None:
+            info = IterLinkInfo(map_fd=self.map_fd("conns"))
+            options = IterAttachOpts(
+                ctypes.sizeof(IterAttachOpts), ctypes.pointer(info), ctypes.sizeof(IterLinkInfo)
+            )
+            program = self._bpf.bpf_object__find_program_by_name(self._object, _SWEEP.encode())
+            link = self._bpf.bpf_program__attach_iter(program, ctypes.byref(options))
+            if not link:
+                raise AutotraceError(
+                    f"the sweep over connections could not be made: {errno_name(ctypes.get_errno())}; "
+                    "it needs BPF iterators (Linux 5.9)"
+                )
+            self._sweep_link = link
+        fd = self._bpf.bpf_iter_create(self._bpf.bpf_link__fd(self._sweep_link))
+        if fd < 0:
+            return
+        try:
+            while os.read(fd, 4096):
+                pass
+        finally:
+            os.close(fd)
+
+    def control(self, command: abi.Command, sock: int, conn: int) -> None:
+        """Run the program `control` for one connection; one that is gone meanwhile is left alone."""
+        program = self._bpf.bpf_object__find_program_by_name(self._object, b"control")
+        arguments = (ctypes.c_uint64 * 3)(command.value, sock, conn)
+        options = TestRunOpts(sz=ctypes.sizeof(TestRunOpts))
+        options.ctx_in = ctypes.cast(arguments, c_void_p)
+        options.ctx_size_in = ctypes.sizeof(arguments)
+        self._bpf.bpf_prog_test_run_opts(self._bpf.bpf_program__fd(program), ctypes.byref(options))
+
+
+def _checked_constants(spec: Spec) -> dict[str, int]:
+    """Offsets of the constants in .rodata. Raises AutotraceError if the object's types are not abi.py's."""
+    advice = "build it again with `make bpf`, or install one version of autotrace"
+    try:
+        found = digest(Btf.from_elf(spec.path))
+    except (OSError, SymbolsError) as error:
+        raise AutotraceError(f"the BPF object {spec.path.name} cannot be read ({error}): {advice}") from error
+    if found != abi.DIGEST:
+        raise AutotraceError(
+            f"the BPF object {spec.path.name} and autotrace/abi.py are of different versions "
+            f"({found}, {abi.DIGEST}): {advice}"
+        )
+    with spec.path.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".symtab")
+        if not isinstance(table, SymbolTableSection):
+            raise AutotraceError(f"the BPF object {spec.path.name} has no symbols: {advice}")
+        offsets = {symbol.name: int(symbol["st_value"]) for symbol in table.iter_symbols()}
+    missing = sorted(set(spec.constants) - set(offsets))
+    if missing:
+        raise AutotraceError(
+            f"the BPF object {spec.path.name} has no constant {', '.join(missing)}: {advice}"
+        )
+    return offsets
+
+
+def _load_failure(path: Path, result: int, words: str) -> str:
+    code = errno_name(result)
+    if abs(result) in (1, 13) and os.geteuid() != 0:
+        return f"the kernel refused the BPF programs: {code}; run as root, or with CAP_BPF and CAP_PERFMON"
+    tail = "\n".join(words.splitlines()[-12:])
+    return f"the kernel refused {path.name}: {code}; see `autotrace doctor`. It said:\n{tail}"

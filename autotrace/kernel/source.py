@@ -1,0 +1,93 @@
+"""The source of events: the loaded programs, what they watch, and the records they make."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from autotrace import abi
+from autotrace.errors import AutotraceError
+from autotrace.kernel.object import Object, Spec
+from autotrace.model import Connection
+
+OBJECT = Path(__file__).resolve().parent.parent / "bpf" / "tracepoint.bpf.o"
+"""The compiled programs; `make bpf` builds them, a wheel carries them."""
+
+HOOKS = "tracepoint"
+"""The flavour of the socket hooks."""
+
+_PID = struct.Struct("=I")
+_SOCKET = struct.Struct("=Q")
+
+
+def spec(
+    head_size: int = 4096, ring_size: int = 8 << 20, max_connections: int = 65536, report_execs: bool = False
+) -> Spec:
+    """What to load, with sizes in bytes. Raises AutotraceError if the programs are not built."""
+    if not OBJECT.exists():
+        raise AutotraceError(f"the BPF programs are not built ({OBJECT.name} is missing): run `make bpf`")
+    return Spec(
+        OBJECT,
+        # Woken early when a quarter of the ring is full.
+        {"head_size": head_size, "wakeup_bytes": ring_size // 4, "report_execs": int(report_execs)},
+        {"events": ring_size, "conns": max_connections},
+    )
+
+
+class Source:
+    """The programs, loaded and attached. `receive` gets each record, from `poll` and `drain`.
+
+    Raises AutotraceError if the kernel refuses something; nothing is left attached then.
+    """
+
+    def __init__(self, what: Spec, receive: Callable[[bytes], None]) -> None:
+        self._object = Object(what)
+        try:
+            self._object.open_ring(receive)
+            self._object.attach()
+        except BaseException:
+            self._object.close()
+            raise
+
+    def watch(self, pid: int, goid_offset: int = 0) -> None:
+        """Watch a process from now on, and every child it makes. `goid_offset`: see struct at_watched."""
+        self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(goid_offset, 0))
+
+    def watched(self) -> set[int]:
+        """The processes that are watched now."""
+        return {_PID.unpack(key)[0] for key in self._object.keys("watched", _PID.size)}
+
+    def stop_capture(self, connection: Connection) -> None:
+        """Capture no more bytes of a connection."""
+        self._object.control(abi.Command.STOP, connection.socket, connection.id)
+
+    def forget(self, connection: Connection) -> None:
+        """Free what the kernel side holds for a connection whose process is gone."""
+        self._object.control(abi.Command.FORGET, connection.socket, connection.id)
+
+    def open_sockets(self) -> set[int]:
+        """The kernel addresses of the sockets that the kernel side follows."""
+        return {_SOCKET.unpack(key)[0] for key in self._object.keys("conns", _SOCKET.size)}
+
+    def poll(self, timeout_ms: int) -> None:
+        """Hand over what has gathered; waits until a quarter of the ring is full, or for `timeout_ms`."""
+        self._object.poll(timeout_ms)
+
+    def sweep(self) -> None:
+        """Make quiet connections report how far they have come, into the ring."""
+        self._object.sweep()
+
+    def counters(self) -> dict[str, int]:
+        """The kernel side's counters."""
+        return self._object.counters()
+
+    def drain(self) -> None:
+        """Detach, then hand over what is still in the ring."""
+        self._object.detach()
+        self._object.sweep()
+        self._object.poll(0)
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self._object.close()

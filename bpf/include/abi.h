@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The only definition of what crosses from the BPF programs to user space.
+ *
+ * autotrace/abi.py is generated from the BTF that clang makes of these types (make bpf), and the loader
+ * refuses an object whose types differ. All padding is explicit. Times are CLOCK_MONOTONIC nanoseconds.
+ */
+#ifndef AUTOTRACE_ABI_H
+#define AUTOTRACE_ABI_H
+
+#include "kernel.h"
+
+#define AT_TAIL_MAX 8	 /* last bytes of a direction that are remembered */
+#define AT_ADDR_MAX 128	 /* sun_path is the longest address, 108 bytes */
+#define AT_DATA_MAX 8192 /* most head bytes one chunk can carry; the configured head size may be less */
+
+enum at_event_type {
+	AT_CONN_OPEN = 1,
+	AT_CHUNK = 2,
+	AT_PROGRESS = 3,
+	AT_CONN_CLOSE = 4,
+	AT_PROCESS_START = 5,
+	AT_PROCESS_EXIT = 6,
+	AT_PROCESS_SEEN = 7, /* an exec of a process that is not watched; user space may decide to watch it */
+};
+
+enum at_direction {
+	AT_RX = 0,
+	AT_TX = 1,
+};
+
+/* Why something the kernel saw did not reach user space. Indexes of the `counters` array map. */
+enum at_counter {
+	AT_SENT = 0,	      /* records handed over */
+	AT_LOST_REQUEST = 1,  /* ring full: the start of a request */
+	AT_LOST_RESPONSE = 2, /* ring full: the start of a response */
+	AT_LOST_CHUNK = 3,    /* ring full: a later part of a head */
+	AT_LOST_OPEN = 4,     /* ring full: a connection's description (sent again with its next turn) */
+	AT_LOST_CLOSE = 5,    /* ring full: a connection's end */
+	AT_LOST_PROGRESS = 6, /* ring full: a count (sent again by the next sweep) */
+	AT_LOST_PROCESS = 7,  /* ring full: a process's start or end */
+	AT_CONNS_FULL = 8,    /* no room for another connection: its bytes were not seen */
+	AT_THREADS_FULL = 9,  /* no room for another thread: its causes are not known */
+	AT_UNRECOGNISED_TURNS =
+		10,	     /* turns of connections that have not spoken a known protocol: not captured */
+	AT_READ_FAULTS = 11, /* user memory that could not be read */
+	AT_COUNTERS = 12,
+};
+
+enum at_conn_flag {
+	AT_CONN_FROM_START = 1, /* seen being made */
+	AT_CONN_OUTGOING = 2,	/* made by connect() in a watched process */
+	AT_CONN_ESTABLISHED = 4,
+};
+
+struct at_header {
+	__u32 type; /* enum at_event_type */
+	__u32 size; /* of the whole record */
+	__u64 ts;
+	__u64 conn; /* connection id, 0 for process events */
+	__u32 pid;  /* thread group id */
+	__u32 tid;
+};
+
+/* Who did it, and what its thread had done just before; see Context in autotrace/model.py. */
+struct at_context {
+	__u64 ts;
+	__u64 task;
+	__u64 cause;
+	__u32 pid;
+	__u32 tid;
+	__u32 run;
+	__u32 pad;
+};
+
+/* How far one direction has come. */
+struct at_reach {
+	__u64 end;
+	__u64 last_ts;
+	__u8 tail[AT_TAIL_MAX]; /* the last tail_len bytes, oldest first */
+	__u32 tail_len;
+	__u32 pad;
+};
+
+struct at_conn_event { /* AT_CONN_OPEN, AT_CONN_CLOSE */
+	struct at_header h;
+	__u64 sock;
+	__u64 peer_sock;
+	__u32 netns;
+	__u16 family;
+	__u16 flags; /* enum at_conn_flag */
+	__u16 local_port;
+	__u16 remote_port;
+	__u32 error;		  /* errno */
+	struct at_context opened; /* all 0 unless AT_CONN_OUTGOING and seen */
+	struct at_reach rx;
+	struct at_reach tx;
+	__u8 local[AT_ADDR_MAX]; /* 16 bytes for IP (IPv4 in the first 4); a path for Unix sockets */
+	__u8 remote[AT_ADDR_MAX];
+};
+
+struct at_chunk_event { /* AT_CHUNK; data_len bytes follow */
+	struct at_header h;
+	struct at_context at;
+	struct at_reach other; /* of the other direction; last_ts is 0 but on a turn's first chunk */
+	__u64 position;
+	__u32 turn;
+	__u32 direction; /* enum at_direction */
+	__u32 data_len;
+	__u32 pad;
+};
+
+struct at_progress_event { /* AT_PROGRESS */
+	struct at_header h;
+	struct at_reach reach;
+	__u32 direction;
+	__u32 pad;
+};
+
+struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN */
+	struct at_header h;
+	__u32 parent;
+	__u32 pad;
+};
+
+/* The value of the `watched` map: what the programs need to know of a process. Key: thread group id. */
+struct at_watched {
+	__u32 goid_offset; /* Go: offset of goid in runtime.g; 0: not Go or not known */
+	__u32 pad;
+};
+
+/* The commands of the `control` program. */
+enum at_command {
+	AT_STOP = 0,   /* capture no more bytes of this connection */
+	AT_FORGET = 1, /* its process is gone, and it is a Unix socket: nothing else tells of its end */
+};
+
+/* Names every type above once: BTF holds only types that something refers to. */
+struct at_abi {
+	enum at_event_type event_type;
+	enum at_direction direction;
+	enum at_counter counter;
+	enum at_conn_flag conn_flag;
+	enum at_command command;
+	struct at_header header;
+	struct at_context context;
+	struct at_reach reach;
+	struct at_conn_event conn_event;
+	struct at_chunk_event chunk_event;
+	struct at_progress_event progress_event;
+	struct at_process_event process_event;
+	struct at_watched watched;
+};
+
+#endif

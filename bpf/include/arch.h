@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* All that differs between processor architectures: registers, thread pointer, system call numbers. */
+#ifndef AUTOTRACE_ARCH_H
+#define AUTOTRACE_ARCH_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#if defined(__TARGET_ARCH_x86)
+
+struct pt_regs {
+	unsigned long r10, dx, si, di, orig_ax, cs;
+} __attribute__((preserve_access_index));
+
+#define ARCH_CALL_NUMBER(regs) BPF_CORE_READ(regs, orig_ax)
+#define ARCH_ARG0(regs) BPF_CORE_READ(regs, di)
+#define ARCH_ARG1(regs) BPF_CORE_READ(regs, si)
+#define ARCH_ARG2(regs) BPF_CORE_READ(regs, dx)
+#define ARCH_ARG3(regs) BPF_CORE_READ(regs, r10)
+
+/* A 32-bit program's system calls have other numbers and layouts: they are left alone.
+ * 0x23 is __USER32_CS (arch/x86/include/asm/segment.h). */
+#define ARCH_IS_COMPAT(regs) (BPF_CORE_READ(regs, cs) == 0x23)
+
+/* Go keeps the current g below the thread pointer (runtime/go_tls.h, runtime.tlsg: -8 on linux/amd64). */
+static __always_inline __u64 arch_go_g(struct task_struct *task)
+{
+	__u64 base = BPF_CORE_READ(task, thread.fsbase), g = 0;
+
+	bpf_probe_read_user(&g, sizeof(g), (void *)(base - 8));
+	return g;
+}
+
+#define NR_read 0
+#define NR_write 1
+#define NR_close 3
+#define NR_poll 7
+#define NR_readv 19
+#define NR_writev 20
+#define NR_select 23
+#define NR_sendfile 40
+#define NR_connect 42
+#define NR_accept 43
+#define NR_sendto 44
+#define NR_recvfrom 45
+#define NR_sendmsg 46
+#define NR_recvmsg 47
+#define NR_getsockopt 55
+#define NR_epoll_wait 232
+#define NR_pselect6 270
+#define NR_ppoll 271
+#define NR_splice 275
+#define NR_epoll_pwait 281
+#define NR_accept4 288
+#define NR_recvmmsg 299
+#define NR_sendmmsg 307
+#define NR_epoll_pwait2 441
+
+#elif defined(__TARGET_ARCH_arm64)
+
+struct user_pt_regs {
+	__u64 regs[31];
+} __attribute__((preserve_access_index));
+
+struct pt_regs {
+	union {
+		struct user_pt_regs user_regs;
+		struct {
+			__u64 regs[31];
+		};
+	};
+	__u64 orig_x0;
+	__s32 syscallno;
+} __attribute__((preserve_access_index));
+
+#define ARCH_CALL_NUMBER(regs) ((__u64)BPF_CORE_READ(regs, syscallno))
+#define ARCH_ARG0(regs) BPF_CORE_READ(regs, orig_x0)
+#define ARCH_ARG1(regs) BPF_CORE_READ(regs, regs[1])
+#define ARCH_ARG2(regs) BPF_CORE_READ(regs, regs[2])
+#define ARCH_ARG3(regs) BPF_CORE_READ(regs, regs[3])
+#define ARCH_IS_COMPAT(regs) 0
+
+/* On arm64 Go keeps g in a register (R28), which a system call preserves. */
+static __always_inline __u64 arch_go_g(struct task_struct *task)
+{
+	(void)task;
+	return 0;
+}
+
+#define NR_epoll_pwait 22
+#define NR_close 57
+#define NR_read 63
+#define NR_write 64
+#define NR_readv 65
+#define NR_writev 66
+#define NR_sendfile 71
+#define NR_pselect6 72
+#define NR_ppoll 73
+#define NR_splice 76
+#define NR_accept 202
+#define NR_connect 203
+#define NR_sendto 206
+#define NR_recvfrom 207
+#define NR_getsockopt 209
+#define NR_sendmsg 211
+#define NR_recvmsg 212
+#define NR_accept4 242
+#define NR_recvmmsg 243
+#define NR_sendmmsg 269
+#define NR_epoll_pwait2 441
+
+#else
+#error "no table for this architecture: add one here"
+#endif
+
+#endif

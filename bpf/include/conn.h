@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Connections: from descriptor to socket, from socket to its state, and their open and close records. */
+#ifndef AUTOTRACE_CONN_H
+#define AUTOTRACE_CONN_H
+
+#include "context.h"
+
+static __always_inline struct file *open_file(__u32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
+	struct file **table, *file = 0;
+
+	if (fd >= BPF_CORE_READ(fdt, max_fds))
+		return 0;
+	table = BPF_CORE_READ(fdt, fd);
+	bpf_probe_read_kernel(&file, sizeof(file), &table[fd]);
+	return file;
+}
+
+/* Will close() of this descriptor be the end of the file? */
+static __always_inline bool last_reference(__u32 fd)
+{
+	struct file *file = open_file(fd);
+	struct file___counted *counted = (struct file___counted *)file;
+
+	if (bpf_core_field_exists(counted->f_count))
+		return BPF_CORE_READ(counted, f_count.counter) == 1;
+	/* file_ref_t counts from 0 (include/linux/file_ref.h, FILE_REF_ONEREF). */
+	return BPF_CORE_READ(file, f_ref.refcnt.counter) == 0;
+}
+
+/* The stream socket behind a descriptor of the current process, or 0. */
+static __always_inline struct sock *stream_sock(__u32 fd)
+{
+	struct file *file = open_file(fd);
+	struct socket *socket;
+	struct sock *sk;
+	__u16 family;
+
+	if (!file || (BPF_CORE_READ(file, f_inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = BPF_CORE_READ(file, private_data);
+	sk = BPF_CORE_READ(socket, sk);
+	if (!sk || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
+		return 0;
+	family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return 0;
+	return sk;
+}
+
+/* Continue a 64-bit position from the kernel's 32-bit sequence number. */
+static __always_inline __u64 extend(__u64 last, __u32 seq)
+{
+	return last + (__s64)(__s32)(seq - (__u32)last);
+}
+
+/* Where sending stands now. Unix sockets have no such number: theirs is counted by the core. Once a FIN is
+ * sent, write_seq counts it too, and it is no byte of the stream. */
+static __always_inline __u64 sent_position(const struct conn *conn, struct sock *sk)
+{
+	__u64 last = conn->reach[AT_TX].end;
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	if (conn->family == AF_UNIX || (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT))
+		return last;
+	return extend(last, BPF_CORE_READ((struct tcp_sock *)sk, write_seq));
+}
+
+/* Where receiving stands after a call that took `bytes`. */
+static __always_inline __u64 received_position(const struct conn *conn, struct sock *sk, __u64 bytes)
+{
+	__u64 expected = conn->reach[AT_RX].end + bytes, end;
+
+	if (conn->family == AF_UNIX)
+		return expected;
+	end = extend(expected, BPF_CORE_READ((struct tcp_sock *)sk, copied_seq));
+	/* A FIN that came with the last data is counted by copied_seq (tcp_recvmsg_locked, found_fin_ok). */
+	return end == expected + 1 ? expected : end;
+}
+
+/* Away from 0, so that going back by a few bytes never wraps. */
+static __always_inline void start_positions(struct conn *conn, struct sock *sk)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	if (conn->family == AF_UNIX)
+		return;
+	conn->reach[AT_RX].end = (1ULL << 32) + BPF_CORE_READ(tcp, copied_seq);
+	conn->reach[AT_TX].end = (1ULL << 32) + BPF_CORE_READ(tcp, write_seq);
+}
+
+static __always_inline struct conn *find_conn(struct sock *sk)
+{
+	__u64 key = (__u64)sk;
+
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+static __always_inline struct conn *make_conn(struct sock *sk, __u8 flags, const struct at_context *opened)
+{
+	__u64 key = (__u64)sk, *id;
+	__u32 zero = 0;
+	struct conn conn = {};
+
+	id = bpf_map_lookup_elem(&next_id, &zero);
+	if (!id)
+		return 0;
+	*id += 1;
+	conn.id = *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
+	conn.pid = bpf_get_current_pid_tgid() >> 32;
+	conn.family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	conn.speaker = TURN_NONE;
+	conn.flags = flags;
+	if (opened)
+		conn.opened = *opened;
+	start_positions(&conn, sk);
+	if (bpf_map_update_elem(&conns, &key, &conn, BPF_ANY)) {
+		count(AT_CONNS_FULL);
+		return 0;
+	}
+	return bpf_map_lookup_elem(&conns, &key);
+}
+
+static __always_inline void unix_path(__u8 *to, struct sock *sk)
+{
+	struct unix_address *address = BPF_CORE_READ((struct unix_sock *)sk, addr);
+	__u32 length;
+
+	if (!address)
+		return;
+	length = BPF_CORE_READ(address, len) - sizeof(address->name[0].sun_family);
+	if (length >= AT_ADDR_MAX)
+		return;
+	/* The mask says to the verifier what the comparison says to the reader; the barrier keeps it there. */
+	barrier_var(length);
+	length &= AT_ADDR_MAX - 1;
+	bpf_probe_read_kernel(to, length, &address->name[0].sun_path);
+}
+
+static __always_inline void describe(struct at_conn_event *event, const struct conn *conn, struct sock *sk)
+{
+	event->sock = (__u64)sk;
+	event->family = conn->family;
+	event->flags = conn->flags;
+	event->opened = conn->opened;
+	event->rx = conn->reach[AT_RX];
+	event->tx = conn->reach[AT_TX];
+	event->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	if (conn->family == AF_UNIX) {
+		struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
+
+		event->peer_sock = (__u64)peer;
+		unix_path(event->local, sk);
+		if (peer)
+			unix_path(event->remote, peer);
+		return;
+	}
+	event->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	event->remote_port = __builtin_bswap16(BPF_CORE_READ(sk, __sk_common.skc_dport));
+	if (conn->family == AF_INET) {
+		BPF_CORE_READ_INTO((__u32 *)event->local, sk, __sk_common.skc_rcv_saddr);
+		BPF_CORE_READ_INTO((__u32 *)event->remote, sk, __sk_common.skc_daddr);
+	} else {
+		BPF_CORE_READ_INTO((struct in6_addr *)event->local, sk, __sk_common.skc_v6_rcv_saddr);
+		BPF_CORE_READ_INTO((struct in6_addr *)event->remote, sk, __sk_common.skc_v6_daddr);
+	}
+}
+
+/* Send AT_CONN_OPEN or AT_CONN_CLOSE for the connection of socket `key`. Returns 0 if the ring had no room.
+ * A global function: see iov.h. */
+__noinline int send_conn_event(__u32 type, __u64 key, __u64 ts, __u32 error)
+{
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	struct at_conn_event *event;
+
+	if (!conn)
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(type == AT_CONN_OPEN ? AT_LOST_OPEN : AT_LOST_CLOSE);
+		return 0;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->h.type = type;
+	event->h.size = sizeof(*event);
+	event->h.ts = ts;
+	event->h.conn = conn->id;
+	event->h.pid = conn->pid;
+	event->error = error;
+	describe(event, conn, (struct sock *)key);
+	bpf_ringbuf_submit(event, wakeup_flag());
+	count(AT_SENT);
+	return 1;
+}
+
+static __always_inline void close_conn(struct sock *sk, struct conn *conn, __u32 error)
+{
+	__u64 key = (__u64)sk;
+
+	/* User space hears of connections it knows, and of those that could not be made. */
+	if (conn->announced || ((conn->flags & AT_CONN_OUTGOING) && !(conn->flags & AT_CONN_ESTABLISHED)))
+		send_conn_event(AT_CONN_CLOSE, key, bpf_ktime_get_ns(), error);
+	bpf_map_delete_elem(&conns, &key);
+}
+
+static __always_inline void send_progress(struct conn *conn, __u32 direction)
+{
+	struct at_progress_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(AT_LOST_PROGRESS);
+		return;
+	}
+	conn->dirty &= ~DIRTY(direction);
+	event->h.type = AT_PROGRESS;
+	event->h.size = sizeof(*event);
+	event->h.ts = bpf_ktime_get_ns();
+	event->h.conn = conn->id;
+	event->h.pid = conn->pid;
+	event->h.tid = 0;
+	event->reach = conn->reach[direction & 1];
+	event->direction = direction;
+	event->pad = 0;
+	bpf_ringbuf_submit(event, wakeup_flag());
+	count(AT_SENT);
+}
+
+#endif

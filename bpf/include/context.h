@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Who is running: the watched process, its thread's state, its runtime's task. */
+#ifndef AUTOTRACE_CONTEXT_H
+#define AUTOTRACE_CONTEXT_H
+
+#include "maps.h"
+
+static __always_inline struct at_watched *current_watched(void)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+
+	return bpf_map_lookup_elem(&watched, &tgid);
+}
+
+static __always_inline struct thread *known_thread(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+static __always_inline struct thread *current_thread(void)
+{
+	__u32 tid = bpf_get_current_pid_tgid();
+	struct thread *thread = bpf_map_lookup_elem(&threads, &tid);
+	struct thread fresh = {};
+
+	if (thread)
+		return thread;
+	if (bpf_map_update_elem(&threads, &tid, &fresh, BPF_ANY)) {
+		count(AT_THREADS_FULL);
+		return 0;
+	}
+	return bpf_map_lookup_elem(&threads, &tid);
+}
+
+/* The goroutine that runs on this thread, 0 if the process is not Go. */
+static __always_inline __u64 current_task_id(const struct at_watched *process)
+{
+	__u64 g, goid = 0;
+
+	if (!process->goid_offset)
+		return 0;
+	g = arch_go_g((struct task_struct *)bpf_get_current_task());
+	if (g)
+		bpf_probe_read_user(&goid, sizeof(goid), (void *)(g + process->goid_offset));
+	return goid;
+}
+
+/* The connection whose reading led to a send on connection `conn_id`, once: a second effect of one read is not
+ * claimed to be its effect, because an event loop may have turned to a timer in between. A look at what became
+ * of another connection since (getsockopt SO_ERROR) is the nearer cause; at this very one, it is none: nginx
+ * looks at a connection before it uses it. */
+static __always_inline __u64 take_cause(struct thread *thread, __u64 conn_id)
+{
+	__u64 cause = thread->cause;
+
+	if (thread->looked_at && thread->looked_at != conn_id)
+		cause = thread->looked_at;
+	if (thread->cause_run != thread->run)
+		cause = 0;
+	thread->cause = 0;
+	thread->looked_at = 0;
+	return cause;
+}
+
+static __always_inline void start_of_cause(struct thread *thread)
+{
+	if (thread->cause_run != thread->run)
+		thread->cause = 0;
+	thread->cause_run = thread->run;
+	thread->looked_at = 0;
+}
+
+static __always_inline void set_cause(struct thread *thread, __u64 conn_id)
+{
+	start_of_cause(thread);
+	thread->cause = conn_id;
+}
+
+static __always_inline void set_looked_at(struct thread *thread, __u64 conn_id)
+{
+	start_of_cause(thread);
+	thread->looked_at = conn_id;
+}
+
+static __always_inline void fill_context(struct at_context *at, const struct at_watched *process,
+					 const struct thread *thread, __u64 ts, __u64 cause)
+{
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+
+	at->ts = ts;
+	at->task = current_task_id(process);
+	at->cause = cause;
+	at->pid = pid_tgid >> 32;
+	at->tid = pid_tgid;
+	at->run = thread ? thread->run : 0;
+	at->pad = 0;
+}
+
+#endif

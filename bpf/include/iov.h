@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The memory of one read or write call, as one range of bytes, however many pieces it has. */
+#ifndef AUTOTRACE_IOV_H
+#define AUTOTRACE_IOV_H
+
+#include "maps.h"
+
+/* The functions below that are not inline take plain numbers and look up what they need: so the verifier checks
+ * each of them once by itself (a "global" function), not again for every way that leads to it, and kernels before
+ * 5.12 accept them. */
+
+#define IOV_PIECES 64 /* what is walked of one call; nginx writes at most 64 at once */
+
+/* Either one buffer (pieces is 0) or an array of struct iovec. */
+struct user_bytes {
+	__u64 base;
+	__u64 length; /* of the buffer; of an array it is found by pieces_length() */
+	__u64 pieces;
+};
+
+static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
+{
+	struct user_bytes bytes = {.base = base, .length = length};
+
+	return bytes;
+}
+
+static __always_inline struct user_bytes iov_array(__u64 base, __u64 pieces)
+{
+	struct user_bytes bytes = {.base = base, .pieces = pieces};
+
+	return bytes;
+}
+
+static __always_inline struct user_bytes msg_bytes(__u64 message)
+{
+	struct user_msghdr header = {};
+
+	if (bpf_probe_read_user(&header, sizeof(header), (void *)message))
+		count(AT_READ_FAULTS);
+	return iov_array((__u64)header.msg_iov, header.msg_iovlen);
+}
+
+/* The bytes that `messages` messages of recvmmsg or sendmmsg moved. */
+__noinline __u64 mmsg_total(__u64 array, __s64 messages)
+{
+	__u64 total = 0;
+	__u32 length;
+
+	for (__u32 i = 0; i < IOV_PIECES && i < messages; i++) {
+		struct mmsghdr *message = (struct mmsghdr *)(array + i * sizeof(struct mmsghdr));
+
+		length = 0;
+		bpf_probe_read_user(&length, sizeof(length), &message->msg_len);
+		total += length;
+	}
+	return total;
+}
+
+static __always_inline bool read_piece(struct iovec *piece, __u64 base, __u32 i)
+{
+	if (bpf_probe_read_user(piece, sizeof(*piece), (void *)(base + i * sizeof(*piece)))) {
+		count(AT_READ_FAULTS);
+		return 0;
+	}
+	return 1;
+}
+
+/* The bytes of an array of pieces. */
+__noinline __u64 pieces_length(__u64 base, __u64 pieces)
+{
+	struct iovec piece;
+	__u64 length = 0;
+
+	for (__u32 i = 0; i < IOV_PIECES && i < pieces; i++) {
+		if (!read_piece(&piece, base, i))
+			break;
+		length += piece.iov_len;
+	}
+	return length;
+}
+
+/* Copy up to `room` bytes at `from` into the scratch data at `at`. Returns the bytes copied. */
+__noinline __u64 copy_buffer(__u64 from, __u64 at, __u64 room)
+{
+	__u32 zero = 0;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+
+	if (!scratch || !room)
+		return 0;
+	/* The barriers keep the compiler from folding these tests into forms that the verifier cannot follow. */
+	barrier_var(room);
+	if (room > AT_DATA_MAX)
+		return 0;
+	barrier_var(at);
+	if (at >= AT_DATA_MAX)
+		return 0;
+	if (bpf_probe_read_user(scratch->data + at, room, (void *)from)) {
+		count(AT_READ_FAULTS);
+		return 0;
+	}
+	return room;
+}
+
+/* Copy up to `room` bytes from offset `skip` of the pieces on into the scratch data. Returns the bytes copied. */
+__noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room)
+{
+	struct iovec piece;
+	__u32 done = 0, want, got;
+
+	for (__u32 i = 0; i < IOV_PIECES && i < pieces && done < room; i++) {
+		if (!read_piece(&piece, base, i))
+			break;
+		if (skip >= piece.iov_len) {
+			skip -= piece.iov_len;
+			continue;
+		}
+		want = room - done;
+		if (piece.iov_len - skip < want)
+			want = piece.iov_len - skip;
+		got = copy_buffer((__u64)piece.iov_base + skip, done, want);
+		done += got;
+		if (got < want)
+			break;
+		skip = 0;
+	}
+	return done;
+}
+
+static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 skip, __u32 room)
+{
+	if (bytes->pieces)
+		return copy_pieces(bytes->base, bytes->pieces, skip, room);
+	if (skip >= bytes->length)
+		return 0;
+	if (bytes->length - skip < room)
+		room = bytes->length - skip;
+	return copy_buffer(bytes->base + skip, 0, room);
+}
+
+/* `tail` with the last `n` bytes that end at `end` joined to it. The newest byte stands highest (little-endian),
+ * so that in memory the bytes are in stream order. */
+static __always_inline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
+{
+	__u64 last = 0;
+
+	if (!n)
+		return tail;
+	if (n > AT_TAIL_MAX)
+		n = AT_TAIL_MAX;
+	if (bpf_probe_read_user(&last, n, (void *)(end - n)))
+		return tail;
+	return n == AT_TAIL_MAX ? last : last << (8 * (AT_TAIL_MAX - n)) | tail >> (8 * n);
+}
+
+/* `tail` with the first `length` bytes of an array of pieces joined to it. */
+__noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 pieces, __u64 length)
+{
+	struct iovec piece;
+	__u64 part;
+
+	for (__u32 i = 0; i < IOV_PIECES && i < pieces && length; i++) {
+		if (!read_piece(&piece, base, i))
+			break;
+		part = piece.iov_len < length ? piece.iov_len : length;
+		tail = join_tail(tail, (__u64)piece.iov_base + part, part);
+		length -= part;
+	}
+	return tail;
+}
+
+/* Keep the last bytes of a call that was not copied whole: they tell the end of a chunked body. `length` is
+ * what of the call counts (a read may fill less than its buffer). */
+static __always_inline void keep_tail(struct at_reach *reach, const struct user_bytes *bytes, __u64 length)
+{
+	__u64 tail;
+
+	__builtin_memcpy(&tail, reach->tail, sizeof(tail));
+	if (bytes->pieces)
+		tail = pieces_tail(tail, bytes->base, bytes->pieces, length);
+	else
+		tail = join_tail(tail, bytes->base + length, length);
+	__builtin_memcpy(reach->tail, &tail, sizeof(tail));
+	length += reach->tail_len;
+	reach->tail_len = length < AT_TAIL_MAX ? length : AT_TAIL_MAX;
+}
+
+#endif

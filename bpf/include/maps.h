@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Every map: its key, its value, who writes it, who reads it, who deletes from it. */
+#ifndef AUTOTRACE_MAPS_H
+#define AUTOTRACE_MAPS_H
+
+#include "abi.h"
+#include "arch.h"
+
+/* Which protocol a connection speaks, as far as the kernel side needs to know. */
+enum protocol {
+	PROTOCOL_UNKNOWN = 0,
+	PROTOCOL_HTTP1 = 1,
+	PROTOCOL_STOPPED = 2, /* user space does not want its bytes */
+};
+
+#define TURN_NONE 2 /* neither side has spoken yet; the other values are enum at_direction */
+
+#define DIRTY(direction) (1 << (direction))
+
+struct conn {
+	__u64 id;
+	__u64 turn_start;	  /* position of the turn's first byte, or of the last message start in it */
+	__u64 captured_end;	  /* bytes of this turn before this position are with user space already */
+	struct at_reach reach[2]; /* by enum at_direction */
+	struct at_context opened;
+	__u32 turn;
+	__u32 pid;
+	__u16 family;
+	__u8 speaker; /* whose turn it is: enum at_direction or TURN_NONE */
+	__u8 protocol;
+	__u8 flags;	/* enum at_conn_flag */
+	__u8 announced; /* AT_CONN_OPEN is with user space */
+	__u8 dirty;	/* DIRTY() of directions that moved on since user space was told */
+	__u8 skip;	/* this turn is not captured: it did not start like a known protocol */
+};
+
+struct thread {
+	__u64 cause;	  /* connection that was read last, 0 once it has caused something */
+	__u64 looked_at;  /* connection whose fate was asked for since */
+	__u64 sending_sk; /* set between the start and the end of a sending system call */
+	__u64 dirty_sk;	  /* connection on which it sent bytes that user space was not told of */
+	__u32 run;	  /* how often a wait has returned */
+	__u32 cause_run;
+};
+
+/* Key: thread group id. Written by user space (selection) and at fork; read by every program; deleted at exit
+ * and by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32);
+	__type(value, struct at_watched);
+} watched SEC(".maps");
+
+/* Key: kernel socket. Written by the socket core; deleted when the socket closes, and by user space when the
+ * process of a Unix socket is gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, struct conn);
+} conns SEC(".maps");
+
+/* Key: thread id. Written by the socket core; deleted at thread exit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, __u32);
+	__type(value, struct thread);
+} threads SEC(".maps");
+
+/* Key: enum at_counter. Written by all programs; read by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, AT_COUNTERS);
+	__type(key, __u32);
+	__type(value, __u64);
+} counters SEC(".maps");
+
+/* One slot: the next connection id of this CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} next_id SEC(".maps");
+
+/* Twice the room, so that a masked offset plus a masked length stays inside for the verifier. */
+struct scratch {
+	struct at_chunk_event event;
+	__u8 data[2 * AT_DATA_MAX];
+};
+
+/* One slot: where a chunk is put together. Used in process context only, with preemption off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+/* Records of abi.h. Written by all programs; read by user space. Its size is set by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 8 << 20);
+} events SEC(".maps");
+
+/* Set by user space before the load. */
+const volatile __u32 head_size = 4096;	     /* bytes captured of a turn's head; at most AT_DATA_MAX */
+const volatile __u32 wakeup_bytes = 1 << 20; /* unread bytes in the ring that wake user space early */
+const volatile __u32 report_execs = 0;	     /* report every exec, so that user space can select by rule */
+
+static __always_inline void count(__u32 which)
+{
+	__u64 *value = bpf_map_lookup_elem(&counters, &which);
+
+	if (value)
+		*value += 1;
+}
+
+/* User space looks at the ring by the clock; it is woken only when much has gathered. */
+static __always_inline __u64 wakeup_flag(void)
+{
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wakeup_bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Processes: children of a watched process are watched from their first instruction on. */
+#ifndef AUTOTRACE_PROCESS_LIFECYCLE_H
+#define AUTOTRACE_PROCESS_LIFECYCLE_H
+
+#include "../include/context.h"
+
+static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 parent)
+{
+	struct at_process_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+
+	if (!event) {
+		count(AT_LOST_PROCESS);
+		return;
+	}
+	event->h.type = type;
+	event->h.size = sizeof(*event);
+	event->h.ts = bpf_ktime_get_ns();
+	event->h.conn = 0;
+	event->h.pid = pid;
+	event->h.tid = bpf_get_current_pid_tgid();
+	event->parent = parent;
+	event->pad = 0;
+	bpf_ringbuf_submit(event, wakeup_flag());
+	count(AT_SENT);
+}
+
+/* include/trace/events/sched.h: sched_process_fork(parent, child) */
+SEC("raw_tp/sched_process_fork")
+int process_forks(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *parent = (struct task_struct *)ctx->args[0];
+	struct task_struct *child = (struct task_struct *)ctx->args[1];
+	__u32 parent_tgid = BPF_CORE_READ(parent, tgid);
+	__u32 child_tgid = BPF_CORE_READ(child, tgid);
+	struct at_watched *process = bpf_map_lookup_elem(&watched, &parent_tgid);
+
+	if (!process || child_tgid == parent_tgid)
+		return 0;
+	bpf_map_update_elem(&watched, &child_tgid, process, BPF_ANY);
+	send_process_event(AT_PROCESS_START, child_tgid, parent_tgid);
+	return 0;
+}
+
+/* sched_process_exec(task, old_pid, bprm) */
+SEC("raw_tp/sched_process_exec")
+int process_execs(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct at_watched *process = bpf_map_lookup_elem(&watched, &tgid);
+
+	if (process) {
+		/* Another program now: what was known of its runtime no longer holds. */
+		process->goid_offset = 0;
+		send_process_event(AT_PROCESS_START, tgid, 0);
+	} else if (report_execs) {
+		send_process_event(AT_PROCESS_SEEN, tgid, 0);
+	}
+	return 0;
+}
+
+/* sched_process_exit(task): for every thread; the last one of a group leaves `live` at 0. */
+SEC("raw_tp/sched_process_exit")
+int thread_exits(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	__u32 tid = BPF_CORE_READ(task, pid), tgid = BPF_CORE_READ(task, tgid);
+
+	if (!bpf_map_lookup_elem(&watched, &tgid))
+		return 0;
+	bpf_map_delete_elem(&threads, &tid);
+	if (BPF_CORE_READ(task, signal, live.counter) != 0)
+		return 0;
+	bpf_map_delete_elem(&watched, &tgid);
+	send_process_event(AT_PROCESS_EXIT, tgid, 0);
+	return 0;
+}
+
+#endif
