@@ -1,0 +1,169 @@
+"""Which open incoming request of a process an outgoing one belongs to, told by what its threads did.
+
+An answer is given only where the way the runtime works leaves one possibility. See docs/links.md.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from autotrace.model import Context, Exchange, LinkMethod, Process
+
+TraceKey = tuple[int, int]
+"""Trace id and span id of a trace header."""
+
+
+class Finding(NamedTuple):
+    """`parent` is None where no rung answers; `evidence` then says why not."""
+
+    parent: Exchange | None
+    method: LinkMethod
+    evidence: str
+
+
+class OpenRequests:
+    """The incoming requests of one process that are not answered yet, and what it asked others meanwhile."""
+
+    def __init__(self) -> None:
+        self.open: set[Exchange] = set()
+        self._by_thread: dict[int, set[Exchange]] = {}
+        self._by_connection: dict[int, list[Exchange]] = {}
+        self._by_trace_key: dict[TraceKey, list[Exchange]] = {}
+        self._trace_keys: dict[Exchange, TraceKey] = {}
+        self._calls: dict[int, Exchange] = {}  # by connection: the last request sent on it
+        self._closed_calls: dict[Exchange, list[int]] = {}  # by parent: connections that are gone
+        self._moved = ""  # evidence against the thread rung
+
+    def began(self, exchange: Exchange, trace_key: TraceKey | None) -> None:
+        """An incoming request was read; `trace_key` is what its trace header says, if others made it."""
+        on_connection = self._by_connection.setdefault(exchange.connection.id, [])
+        # A request that was given up is open until its connection moves on.
+        for earlier in [earlier for earlier in on_connection if earlier.end_ns]:
+            self._close(earlier)
+        on_connection.append(exchange)
+        self.open.add(exchange)
+        self._by_thread.setdefault(exchange.at.tid, set()).add(exchange)
+        if trace_key is not None:
+            self._trace_keys[exchange] = trace_key
+            self._by_trace_key.setdefault(trace_key, []).append(exchange)
+
+    def ended(self, exchange: Exchange) -> None:
+        """An incoming request was answered, or will not be. One that timed out may still be worked on."""
+        if exchange.error == "timeout":
+            return
+        answered = exchange.response_at
+        if answered is not None and answered.tid != exchange.at.tid and not self._moved:
+            self._moved = f"a request read on thread {exchange.at.tid} was answered on thread {answered.tid}"
+        if exchange in self.open:
+            self._close(exchange)
+
+    def called(self, exchange: Exchange) -> None:
+        """An outgoing request was sent and has its link."""
+        self._calls[exchange.connection.id] = exchange
+
+    def connection_closed(self, connection_id: int) -> None:
+        """A connection is gone. While a call's parent is open, the call's answer can still cause others."""
+        for exchange in list(self._by_connection.get(connection_id, ())):
+            self._close(exchange)
+        self._by_connection.pop(connection_id, None)
+        call = self._calls.get(connection_id)
+        if call is None:
+            return
+        parent = self._open_parent(call)
+        if parent is None:
+            del self._calls[connection_id]
+        else:
+            self._closed_calls.setdefault(parent, []).append(connection_id)
+
+    def carrying(self, trace_key: TraceKey) -> list[Exchange]:
+        """The open requests that came with this trace header."""
+        return self._by_trace_key.get(trace_key, [])
+
+    def find_parent(self, call: Exchange, process: Process | None) -> Finding:
+        """Find the request that an outgoing one belongs to, by the rungs `thread` and `dispatch`.
+
+        On a connection that was seen being made, the first request belongs to whoever made the connection: it
+        is sent when the connection is ready, in a run of the loop that may have begun with anything.
+        """
+        if not self.open:
+            return Finding(None, LinkMethod.NONE, "no open request in the process")
+        rungs = process.rungs if process else frozenset()
+        first = call.first_on_connection
+        context = call.connection.opened_at if first else call.at
+        dispatches = "dispatch" in rungs
+        known, cause = self._cause(context)
+        if "thread" not in rungs:
+            why = "no rung for this runtime"
+        elif self._moved:
+            why = self._moved
+        else:
+            on_thread = self._by_thread.get(call.at.tid, set())
+            if len(on_thread) == 1:
+                (parent,) = on_thread
+                if self._contradicts(call, context, known, cause, parent, dispatches):
+                    return Finding(
+                        None, LinkMethod.NONE, "contradiction: another connection was read just before"
+                    )
+                return Finding(parent, LinkMethod.THREAD, f"only open request on thread {call.at.tid}")
+            why = f"{len(on_thread)} open requests on thread {call.at.tid}"
+        if not dispatches:
+            return Finding(None, LinkMethod.NONE, why)
+        if cause is None or context is None:
+            return Finding(None, LinkMethod.NONE, f"{why}, none read just before")
+        done = "connect" if first or not call.method else "write"
+        return Finding(
+            cause,
+            LinkMethod.DISPATCH,
+            f"read of connection {context.cause} and this {done} in one run of the loop",
+        )
+
+    def _cause(self, context: Context | None) -> tuple[bool, Exchange | None]:
+        """Tell if the connection whose read came just before is known, and the open request it is about: its
+        own if it has just one, or for a call's answer the one the call was made for."""
+        if context is None or not context.cause:
+            return False, None
+        incoming = self._by_connection.get(context.cause)
+        if incoming is not None:
+            return True, incoming[0] if len(incoming) == 1 else None
+        call = self._calls.get(context.cause)
+        return (False, None) if call is None else (True, self._open_parent(call))
+
+    def _open_parent(self, call: Exchange) -> Exchange | None:
+        parent = call.link.parent if call.link else None
+        return parent if parent is not None and parent in self.open else None
+
+    @staticmethod
+    def _contradicts(
+        call: Exchange,
+        context: Context | None,
+        known: bool,
+        cause: Exchange | None,
+        parent: Exchange,
+        dispatches: bool,
+    ) -> bool:
+        """Tell if what the thread did just before speaks against `parent`, the only open request on it.
+
+        In a run-to-completion loop an unknown connection speaks against it too (a request that is over, or
+        one from before the agent began), and so does no cause on a connection older than the agent.
+        """
+        if context is None or context.tid != call.at.tid:
+            return False
+        if known:
+            return cause is not parent
+        return dispatches and (context.cause != 0 or not call.connection.from_start)
+
+    def _close(self, exchange: Exchange) -> None:
+        self.open.discard(exchange)
+        self._by_connection[exchange.connection.id].remove(exchange)
+        on_thread = self._by_thread[exchange.at.tid]
+        on_thread.discard(exchange)
+        if not on_thread:
+            del self._by_thread[exchange.at.tid]
+        trace_key = self._trace_keys.pop(exchange, None)
+        if trace_key is not None:
+            carrying = self._by_trace_key[trace_key]
+            carrying.remove(exchange)
+            if not carrying:
+                del self._by_trace_key[trace_key]
+        for connection_id in self._closed_calls.pop(exchange, ()):
+            self._calls.pop(connection_id, None)

@@ -1,0 +1,37 @@
+"""Span and trace ids, derived from what both ends of a connection know."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import NamedTuple
+
+from autotrace.model import Role
+
+
+class Ids(NamedTuple):
+    """A span's id, and the id of its trace if it is a root. Never 0."""
+
+    span_id: int
+    trace_id: int
+
+
+class Identity:
+    """Ids look random and are not: the same events give the same ids, so a replay gives the same spans.
+
+    `host` tells this host, since its last boot, from all others (the kernel's boot id).
+    """
+
+    __slots__ = ("_host",)
+
+    def __init__(self, host: bytes) -> None:
+        self._host = blake2b(host, digest_size=24)
+
+    def ids(self, key: tuple[object, ...], role: Role, start_ns: int) -> Ids:
+        """Ids of the end `role` of the exchange that `key` (`Connection.wire_key`) names.
+
+        `start_ns` is the client's start if it is known, for both ends: sequence numbers recur, times do not.
+        """
+        digest = self._host.copy()
+        digest.update(f"{key}{role.value}{start_ns}".encode("utf-8", "surrogateescape"))
+        value = digest.digest()
+        return Ids(int.from_bytes(value[:8]) or 1, int.from_bytes(value[8:]) or 1)

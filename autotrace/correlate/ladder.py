@@ -1,0 +1,177 @@
+"""The linking ladder: the first rung that answers gives an exchange its parent; see docs/links.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotrace.correlate.causality import OpenRequests
+from autotrace.correlate.identity import Identity, Ids
+from autotrace.correlate.trace_headers import TraceContext, trace_context
+from autotrace.correlate.wire import Key, WireJoins
+from autotrace.model import Confidence, Connection, Direction, Exchange, Link, LinkMethod, Process, Role
+
+_CONFIDENCE = {
+    LinkMethod.HEADER: Confidence.EXACT,
+    LinkMethod.WIRE: Confidence.EXACT,
+    LinkMethod.THREAD: Confidence.CONDITIONAL,
+    LinkMethod.DISPATCH: Confidence.CONDITIONAL,
+}
+
+_AF_UNIX = 1
+
+
+class Correlator:
+    """Gives every exchange its `Link` when its request is seen.
+
+    A parent is always known before its child: a request is written before it is read, and an incoming request
+    is read before what it causes is sent. `process_of` finds a process by pid. `note` is called with
+    ("correlate", what) for facts worth counting. `host` tells this host, since its last boot, from all
+    others.
+    """
+
+    def __init__(
+        self,
+        process_of: Callable[[int], Process | None],
+        note: Callable[[str, str], object],
+        host: bytes,
+        wire_capacity: int = 65_536,
+    ) -> None:
+        self._process_of = process_of
+        self._identity = Identity(host)
+        self._wire = WireJoins(note, wire_capacity)
+        self._requests: dict[int, OpenRequests] = {}
+
+    def started(self, exchange: Exchange) -> Link:
+        """Link an exchange whose request was just seen. Sets `exchange.link`."""
+        pid = exchange.connection.pid
+        requests = self._requests.get(pid)
+        if requests is None:
+            requests = self._requests[pid] = OpenRequests()
+        if exchange.role is Role.SERVER:
+            link = self._link_incoming(exchange, requests)
+        else:
+            link = self._link_outgoing(exchange, requests)
+        return link
+
+    def ended(self, exchange: Exchange) -> None:
+        """An exchange is over."""
+        if exchange.role is Role.CLIENT:
+            self._wire.ended(exchange)
+        elif requests := self._requests.get(exchange.connection.pid):
+            requests.ended(exchange)
+
+    def connection_closed(self, connection: Connection) -> None:
+        """A connection is gone; its exchanges have been ended."""
+        if requests := self._requests.get(connection.pid):
+            requests.connection_closed(connection.id)
+
+    def process_exited(self, pid: int) -> None:
+        """A process is gone; its exchanges have been ended."""
+        self._requests.pop(pid, None)
+
+    def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
+        key = exchange.connection.wire_key(Direction.RX, exchange.position)
+        client, conflict = self._wire.join(key) if key else (None, False)
+        context = trace_context(exchange.request_headers)
+        ids = self._ids(key, exchange, client)
+        made_here = False
+        if client is not None and client.link is not None:
+            made_here = client.link.suppressed and client.connection.pid == exchange.connection.pid
+            if client.link.suppressed:
+                link = _child(LinkMethod.HEADER, "trace header made by the sending process", ids, client)
+            else:
+                link = _child(LinkMethod.WIRE, _wire_evidence(exchange), ids, client)
+        elif context is not None:
+            link = _adopt(context, f"{context.header} header", ids.span_id)
+        elif conflict:
+            link = _root("two requests claim these bytes", ids, 1)
+        else:
+            link = _root("no trace header, and the sender is not traced on this host", ids, 0)
+        exchange.link = link
+        # A header that this process made and sent to itself is not one that others gave it.
+        requests.began(exchange, (context.trace_id, context.span_id) if context and not made_here else None)
+        return link
+
+    def _link_outgoing(self, exchange: Exchange, requests: OpenRequests) -> Link:
+        key = exchange.connection.wire_key(Direction.TX, exchange.position) if exchange.method else None
+        ids = self._ids(key, exchange, exchange)
+        context = trace_context(exchange.request_headers)
+        carrying = requests.carrying((context.trace_id, context.span_id)) if context else []
+        if len(carrying) == 1:
+            evidence = "same trace header as one open request"
+            link = _child(LinkMethod.HEADER, evidence, ids, carrying[0])
+        elif context is not None and not carrying:
+            link = _adopt(context, f"{context.header} header made by the process", context.span_id)
+            link.parent_span_id = 0
+            link.suppressed = True
+        else:
+            parent, method, evidence = requests.find_parent(
+                exchange, self._process_of(exchange.connection.pid)
+            )
+            if parent is not None and (context is None or parent in carrying):
+                link = _child(method, evidence, ids, parent)
+            elif context is not None:
+                link = _adopt(context, f"same trace header as {len(carrying)} open requests", ids.span_id)
+                link.candidates = len(carrying)
+            else:
+                link = _root(evidence, ids, len(requests.open))
+        exchange.link = link
+        requests.called(exchange)
+        if key is not None:
+            self._wire.sent(key, exchange)
+        return link
+
+    def _ids(self, key: Key | None, exchange: Exchange, client: Exchange | None) -> Ids:
+        connection = exchange.connection
+        return self._identity.ids(
+            key or ("connection", connection.id, exchange.position),
+            exchange.role,
+            (client or exchange).start_ns,
+        )
+
+
+def _child(method: LinkMethod, evidence: str, ids: Ids, parent: Exchange) -> Link:
+    above = parent.link
+    if above is None:
+        raise ValueError("the parent of an exchange has no link: it was not given to started()")
+    return Link(
+        method=method,
+        confidence=_CONFIDENCE[method],
+        evidence=evidence,
+        trace_id=above.trace_id,
+        span_id=ids.span_id,
+        parent_span_id=above.span_id,
+        parent=parent,
+        sampled=above.sampled,
+        trace_state=above.trace_state,
+    )
+
+
+def _adopt(context: TraceContext, evidence: str, span_id: int) -> Link:
+    return Link(
+        method=LinkMethod.HEADER,
+        confidence=Confidence.EXACT,
+        evidence=evidence,
+        trace_id=context.trace_id,
+        span_id=span_id,
+        parent_span_id=context.span_id,
+        sampled=context.sampled,
+        trace_state=context.trace_state,
+    )
+
+
+def _root(evidence: str, ids: Ids, candidates: int) -> Link:
+    return Link(
+        method=LinkMethod.NONE,
+        confidence=Confidence.NONE,
+        evidence=evidence,
+        trace_id=ids.trace_id,
+        span_id=ids.span_id,
+        candidates=candidates,
+    )
+
+
+def _wire_evidence(exchange: Exchange) -> str:
+    if exchange.connection.family == _AF_UNIX:
+        return f"same byte {exchange.position} on both ends"
+    return f"same TCP sequence number {exchange.position & 0xFFFFFFFF} on both ends"

@@ -1,0 +1,65 @@
+"""What every protocol parser offers: bytes of one connection in, messages out. It does no I/O of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from autotrace.model import Context, Direction, Message
+
+HEADERS_KEPT = frozenset(
+    {
+        "b3",
+        "host",
+        "traceparent",
+        "tracestate",
+        "uber-trace-id",
+        "upgrade",
+        "user-agent",
+        "x-b3-flags",
+        "x-b3-parentspanid",
+        "x-b3-sampled",
+        "x-b3-spanid",
+        "x-b3-traceid",
+    }
+)
+"""The only headers that leave a parser, in lower case: trace context, and what the stable OpenTelemetry HTTP
+conventions need. Everything else in a head is read for framing or not at all."""
+
+HEADER_VALUE_MAX = 1024
+"""Characters of a header's value that are kept."""
+
+
+class Parser(ABC):
+    """One connection, both directions.
+
+    Positions are stream positions: the first may be anything, and each byte has the one after its
+    predecessor's. The calls come in the order in which the bytes moved. When one side begins to speak, the
+    caller first tells by `progress` how far the other side had come, then calls `data`.
+
+    The messages of one direction are a head (Request or Response), then its MessageEnd, then the next head. A
+    ProtocolError comes after the MessageEnd (not complete) of the message it broke. A ProtocolError in the
+    direction of the responses also means: no response will be recognised for the requests that wait for one.
+
+    No bytes, however malformed, make a parser raise, and the memory it keeps is bounded.
+    """
+
+    @classmethod
+    @abstractmethod
+    def recognise(cls, direction: Direction, data: bytes) -> bool:
+        """Tell if `data`, the first bytes of a turn, can be the start of a message of this protocol."""
+
+    @abstractmethod
+    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]:
+        """Take captured bytes; `position` is that of the first one, and they moved at `at.ts`.
+
+        Bytes between the last known position and `position` moved without being captured. Bytes below the
+        last known position are ignored.
+        """
+
+    @abstractmethod
+    def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
+        """All bytes before `end` have moved, the last at `ts` (0: none moved yet); `tail`: the last few."""
+
+    @abstractmethod
+    def close(self, ts: int, orderly: bool = True) -> list[Message]:
+        """The connection is over; not `orderly` if it was reset or timed out. Later calls give nothing."""

@@ -1,0 +1,142 @@
+"""The heads of HTTP/1.1 messages: start lines and the few fields that matter (RFC 9112 sections 2 to 5)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from autotrace.protocols.base import HEADER_VALUE_MAX, HEADERS_KEPT
+
+HEAD_MAX = 65536
+"""Bytes of the longest head that is waited for; a longer one is reported as truncated."""
+
+# A method of more than 32 characters is not taken for one; the longest registered one has 17.
+# Section 3. Servers accept several spaces between the parts, and bytes above 127 in the target: so do we.
+REQUEST_LINE = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) +([^\x00-\x20\x7f]+) +HTTP/(1\.[0-9])[ \t]*\r?\n"
+)
+# Section 4. The reason phrase, and the space before it, are often missing.
+STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) +([1-9][0-9]{2})(?:[ \t][^\n]*)?\r?\n")
+
+_CUT_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) +([^\x00-\x20\x7f]+)")
+_CUT_STATUS_LINE = re.compile(rb"HTTP/(1\.[0-9]) +([1-9][0-9]{2})[ \t][^\n]*\Z")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
+_TARGET = re.compile(rb"[^\x00-\x20\x7f]*")
+_STATUS_AND_REASON = re.compile(rb" *(?:[1-9][0-9]{0,2}(?:[ \t\r][^\n]*)?)?")
+
+_KEPT = {name.encode(): name for name in HEADERS_KEPT}
+_FRAMING = (b"content-length", b"transfer-encoding", b"expect")
+# One pass over the head that stops only at the wanted names: much cheaper than a dict of all fields. White
+# space before the colon is not allowed (section 5.1), but whoever accepts it reads the field like this.
+_FIELDS = re.compile(
+    rb"\n(" + rb"|".join(map(re.escape, sorted((*_KEPT, *_FRAMING)))) + rb")[ \t]*:[ \t]*([^\r\n]*)",
+    re.IGNORECASE,
+)
+_FOLD = re.compile(rb"\r?\n[ \t]+")
+
+
+class Fields(NamedTuple):
+    """What was read of a head's fields. `content_length` and `transfer_encoding` are raw values, several
+    fields of one name joined by commas; None if absent."""
+
+    kept: dict[str, str]
+    content_length: bytes | None
+    transfer_encoding: bytes | None
+    expects_continue: bool
+
+
+def head_end(data: bytes, start: int) -> tuple[int, int]:
+    """Find the empty line that ends the head at `start`: the index of the line feed that ends the line before
+    it, and the index of the first byte after the head; (-1, -1) if it is not there. A bare line feed ends a
+    line too (section 2.2)."""
+    last = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start) if last < 0 else data.find(b"\n\n", start, last + 1)
+    if bare >= 0:
+        return bare, bare + 2
+    return (last, last + 3) if last >= 0 else (-1, -1)
+
+
+def read_fields(data: bytes, start: int, end: int) -> Fields:
+    """Read the fields between the line feed at `start` that ends the start line, and the one at `end` that
+    ends the last line. Lines that are no fields are passed over: whether to refuse them is the receiver's
+    choice, and its response shows it."""
+    if data.find(b"\n ", start, end) >= 0 or data.find(b"\n\t", start, end) >= 0:
+        data = _FOLD.sub(b" ", data[start:end])  # obs-fold, section 5.2
+        start, end = 0, len(data)
+    kept: dict[str, str] = {}
+    content_length = transfer_encoding = None
+    expects_continue = False
+    for raw_name, raw_value in _FIELDS.findall(data, start, end):
+        lower = raw_name.lower()
+        name = _KEPT.get(lower)
+        if name is not None:
+            value = raw_value[:HEADER_VALUE_MAX].decode("latin-1").rstrip(" \t")
+            if name in kept:  # RFC 9110 section 5.3
+                value = f"{kept[name]}, {value}"[:HEADER_VALUE_MAX]
+            kept[name] = value
+        elif lower == b"content-length":
+            content_length = raw_value if content_length is None else content_length + b"," + raw_value
+        elif lower == b"transfer-encoding":
+            transfer_encoding = (
+                raw_value if transfer_encoding is None else transfer_encoding + b"," + raw_value
+            )
+        else:
+            expects_continue = raw_value.strip().lower() == b"100-continue"
+    return Fields(kept, content_length, transfer_encoding, expects_continue)
+
+
+def read_cut_request(data: bytes) -> tuple[str, str, str, Fields] | None:
+    """Read method, target, version and fields of a request head whose end is missing, as far as they go (the
+    version is empty if the target is cut); None if there is not even a target."""
+    line = REQUEST_LINE.match(data)
+    if line is not None:
+        method, target, version = line.groups()
+        # The last line may be cut anywhere, so it says nothing.
+        fields = read_fields(data, line.end() - 1, data.rfind(b"\n"))
+        return method.decode(), target.decode("latin-1"), version.decode(), fields
+    line = _CUT_REQUEST_LINE.match(data)
+    if line is None:
+        return None
+    return line[1].decode(), line[2].decode("latin-1"), "", Fields({}, None, None, False)
+
+
+def read_cut_response(data: bytes) -> tuple[int, str, Fields] | None:
+    """Read status, version and fields of a response head whose end is missing; None if there is no status."""
+    line = STATUS_LINE.match(data)
+    if line is not None:
+        return int(line[2]), line[1].decode(), read_fields(data, line.end() - 1, data.rfind(b"\n"))
+    line = _CUT_STATUS_LINE.match(data)
+    if line is None:
+        return None
+    return int(line[2]), line[1].decode(), Fields({}, None, None, False)
+
+
+def start_line(data: bytes, request: bool, response: bool) -> bool | None:
+    """Tell if `data` begins with a request line (if `request`) or a status line (if `response`); None if it
+    holds no whole line, but may be the beginning of one. Empty lines may stand before it (section 2.2)."""
+    line = data.lstrip(b"\r\n")
+    if (request and REQUEST_LINE.match(line)) or (response and STATUS_LINE.match(line)):
+        return True
+    if len(data) >= HEAD_MAX:
+        return False
+    may_begin = not line or (request and _may_begin_request(line)) or (response and _may_begin_response(line))
+    return None if may_begin else False
+
+
+def _may_begin_request(data: bytes) -> bool:
+    method, _, rest = data.partition(b" ")
+    target, _, version = rest.lstrip(b" ").partition(b" ")
+    return (
+        _METHOD.fullmatch(method) is not None
+        and _TARGET.fullmatch(target) is not None
+        and _may_begin_version(version.lstrip(b" "))
+        and b"\n" not in version
+    )
+
+
+def _may_begin_response(data: bytes) -> bool:
+    return _may_begin_version(data) and _STATUS_AND_REASON.fullmatch(data, 8) is not None
+
+
+def _may_begin_version(data: bytes) -> bool:
+    return b"HTTP/1.".startswith(data[:7]) and (len(data) < 8 or data[7:8].isdigit())

@@ -1,0 +1,272 @@
+"""Exchanges become spans, as the stable OpenTelemetry semantic conventions for HTTP want them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS, CLIENT_PORT
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.semconv.attributes.http_attributes import (
+    HTTP_REQUEST_METHOD,
+    HTTP_REQUEST_METHOD_ORIGINAL,
+    HTTP_RESPONSE_STATUS_CODE,
+    HTTP_ROUTE,
+)
+from opentelemetry.semconv.attributes.network_attributes import (
+    NETWORK_PEER_ADDRESS,
+    NETWORK_PEER_PORT,
+    NETWORK_PROTOCOL_NAME,
+    NETWORK_PROTOCOL_VERSION,
+    NETWORK_TRANSPORT,
+)
+from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, SERVER_PORT
+from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
+from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
+
+from autotrace.model import AttributeValue, Connection, Exchange, Process, Role, Span
+
+# In the conventions, but not stable yet.
+HTTP_REQUEST_BODY_SIZE = "http.request.body.size"
+HTTP_RESPONSE_BODY_SIZE = "http.response.body.size"
+THREAD_ID = "thread.id"
+URL_TEMPLATE = "url.template"
+
+LINK_METHOD = "autotrace.link.method"
+LINK_CONFIDENCE = "autotrace.link.confidence"
+LINK_EVIDENCE = "autotrace.link.evidence"
+LINK_CANDIDATES = "autotrace.link.candidates"
+RESPONSE_MISSED = "autotrace.response.missed"
+"""True if the response passed unseen (bytes were lost), so that its status is not known."""
+
+KNOWN_METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
+)
+"""RFC 9110 section 9.3, PATCH (RFC 5789), and QUERY, which the conventions count in too."""
+
+_AF_UNIX = 1
+_CACHED_MAX = 4096
+
+_IN_WORDS = {
+    "aborted": "the connection was given up before it was made",
+    "incomplete_response": "the connection ended inside the response",
+    "no_response": "the connection was closed before a response came",
+    "process_exited": "the process exited before the exchange was over",
+    "protocol_error": "the response is not valid HTTP",
+    "timeout": "no response came in time",
+}
+
+
+class Routes(Protocol):
+    """What `autotrace.routes.RouteTemplater` offers."""
+
+    def route(self, service: str, role: Role, path: str) -> str: ...
+
+
+class SpanMaker:
+    """Makes the span of an exchange that has ended.
+
+    `process_of` finds a process by pid. `wall_offset_ns` is the Unix time at monotonic time 0.
+    """
+
+    def __init__(
+        self, process_of: Callable[[int], Process | None], routes: Routes, wall_offset_ns: int
+    ) -> None:
+        self._process_of = process_of
+        self._routes = routes
+        self._wall_offset_ns = wall_offset_ns
+        self._of_connection: dict[int, dict[str, AttributeValue]] = {}
+        self._authorities: dict[str, tuple[str, int]] = {}
+
+    def make(self, exchange: Exchange) -> Span | None:
+        """The span of an exchange; None if its process reports it itself. ValueError if it has no link."""
+        link = exchange.link
+        if link is None:
+            raise ValueError("an exchange cannot become a span before it is linked")
+        if link.suppressed:
+            return None
+        connection = exchange.connection
+        process = self._process_of(connection.pid) or _unknown_process(connection.pid)
+        attributes = self._connection_attributes(connection, exchange.role)
+        if exchange.method:
+            name = self._request_attributes(exchange, process, attributes)
+        else:
+            name = "connect"
+            attributes[SERVER_ADDRESS] = connection.remote_address
+            if connection.family != _AF_UNIX:
+                attributes[SERVER_PORT] = connection.remote_port
+        attributes[THREAD_ID] = exchange.at.tid
+        attributes[LINK_METHOD] = link.method.value
+        attributes[LINK_CONFIDENCE] = link.confidence.value
+        attributes[LINK_EVIDENCE] = link.evidence
+        if link.candidates:
+            attributes[LINK_CANDIDATES] = link.candidates
+        error_type = _error_type(exchange)
+        if error_type:
+            attributes[ERROR_TYPE] = error_type
+        elif not exchange.status:
+            attributes[RESPONSE_MISSED] = True
+        start = exchange.start_ns + self._wall_offset_ns
+        return Span(
+            trace_id=link.trace_id,
+            span_id=link.span_id,
+            parent_span_id=link.parent_span_id,
+            name=name,
+            role=exchange.role,
+            start_unix_ns=start,
+            end_unix_ns=max(start, exchange.end_ns + self._wall_offset_ns),
+            attributes=attributes,
+            is_error=bool(error_type),
+            status_message=_in_words(exchange.error)
+            if exchange.error and exchange.error == error_type
+            else "",
+            process=process,
+            trace_state=link.trace_state,
+        )
+
+    def connection_closed(self, connection_id: int) -> None:
+        """Forget what was kept for a connection."""
+        self._of_connection.pop(connection_id, None)
+
+    def _connection_attributes(self, connection: Connection, role: Role) -> dict[str, AttributeValue]:
+        attributes = self._of_connection.get(connection.id)
+        if attributes is None:
+            if len(self._of_connection) >= _CACHED_MAX:
+                self._of_connection.clear()
+            attributes = self._of_connection[connection.id] = _connection_attributes(connection, role)
+        return attributes.copy()
+
+    def _request_attributes(
+        self, exchange: Exchange, process: Process, attributes: dict[str, AttributeValue]
+    ) -> str:
+        """Add what the request and the response say; returns the span's name."""
+        connection, role, headers = exchange.connection, exchange.role, exchange.request_headers
+        method = exchange.method
+        if method in KNOWN_METHODS:
+            attributes[HTTP_REQUEST_METHOD] = name = method
+        else:
+            attributes[HTTP_REQUEST_METHOD] = "_OTHER"
+            attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _text(method)
+            name = "HTTP"
+        authority, path = _split_target(method, exchange.target)
+        authority = authority or headers.get("host", "")
+        if authority:
+            address, port = self._authority(authority)
+        elif role is Role.SERVER:
+            address, port = connection.local_address, connection.local_port
+        else:
+            address, port = connection.remote_address, connection.remote_port
+        if address:
+            attributes[SERVER_ADDRESS] = address
+        if port:
+            attributes[SERVER_PORT] = port
+        if path:
+            route = self._routes.route(process.service, role, path)
+            name = f"{name} {route}"
+        if role is Role.SERVER:
+            attributes[URL_SCHEME] = "http"
+            if path:
+                attributes[URL_PATH] = path
+                attributes[HTTP_ROUTE] = route
+            agent = headers.get("user-agent")
+            if agent:
+                attributes[USER_AGENT_ORIGINAL] = _text(agent)
+        elif path:
+            attributes[URL_TEMPLATE] = route
+            if authority or connection.family != _AF_UNIX:
+                attributes[URL_FULL] = _full_url(address, port, path)
+        if exchange.version:
+            attributes[NETWORK_PROTOCOL_NAME] = "http"
+            attributes[NETWORK_PROTOCOL_VERSION] = exchange.version
+        if exchange.status:
+            attributes[HTTP_RESPONSE_STATUS_CODE] = exchange.status
+        if exchange.request_body_size is not None:
+            attributes[HTTP_REQUEST_BODY_SIZE] = exchange.request_body_size
+        if exchange.response_body_size is not None:
+            attributes[HTTP_RESPONSE_BODY_SIZE] = exchange.response_body_size
+        return name
+
+    def _authority(self, authority: str) -> tuple[str, int]:
+        parts = self._authorities.get(authority)
+        if parts is None:
+            if len(self._authorities) >= _CACHED_MAX:
+                self._authorities.clear()
+            parts = self._authorities[authority] = _split_authority(authority)
+        return parts
+
+
+def _connection_attributes(connection: Connection, role: Role) -> dict[str, AttributeValue]:
+    unix = connection.family == _AF_UNIX
+    attributes: dict[str, AttributeValue] = {NETWORK_TRANSPORT: "unix" if unix else "tcp"}
+    if connection.remote_address:
+        attributes[NETWORK_PEER_ADDRESS] = connection.remote_address
+        if role is Role.SERVER:
+            attributes[CLIENT_ADDRESS] = connection.remote_address
+    if not unix:
+        attributes[NETWORK_PEER_PORT] = connection.remote_port
+        if role is Role.SERVER:
+            attributes[CLIENT_PORT] = connection.remote_port
+    return attributes
+
+
+def _unknown_process(pid: int) -> Process:
+    return Process(pid, "", {"service.name": "unknown_service", "process.pid": pid})
+
+
+def _split_target(method: str, target: str) -> tuple[str, str]:
+    """Authority and path of a target (RFC 9112 section 3.2) without its query; either can be empty."""
+    target = _text(target).partition("?")[0].partition("#")[0]
+    if target.startswith("/"):
+        return "", target
+    if method == "CONNECT":
+        return target, ""
+    _, scheme_end, rest = target.partition("://")
+    if not scheme_end:
+        return "", target
+    authority, slash, path = rest.partition("/")
+    return authority, slash + path or "/"
+
+
+def _split_authority(authority: str) -> tuple[str, int]:
+    """Host and port (the default one if there is none) of `host`, `host:port` or `[IPv6]:port`, without
+    credentials. What is not a valid port counts as none."""
+    authority = _text(authority).rpartition("@")[2]
+    if authority.startswith("["):
+        host, _, port = authority[1:].partition("]")
+        port = port.removeprefix(":")
+    elif authority.count(":") > 1:
+        host, port = authority, ""
+    else:
+        host, _, port = authority.partition(":")
+    valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
+    return host, int(port) if valid else 80
+
+
+def _full_url(address: str, port: int, path: str) -> str:
+    host = f"[{address}]" if ":" in address else address
+    authority = host if port in (0, 80) else f"{host}:{port}"
+    return f"http://{authority}{path if path.startswith('/') else ''}"
+
+
+def _error_type(exchange: Exchange) -> str:
+    """`error.type`, empty if all is well: a 4xx status is the client's failure and not the server's."""
+    if exchange.status >= (500 if exchange.role is Role.SERVER else 400):
+        return str(exchange.status)
+    return exchange.error
+
+
+def _in_words(error: str) -> str:
+    words = _IN_WORDS.get(error)
+    if words is None:
+        number = getattr(errno, error, None)
+        words = os.strerror(number) if isinstance(number, int) else error
+    return words
+
+
+def _text(value: str) -> str:
+    """Undo the latin-1 that heads are read as, if they were UTF-8; the result can always be encoded."""
+    if value.isascii():
+        return value
+    return value.encode("latin-1", "replace").decode("utf-8", "replace")

@@ -1,0 +1,151 @@
+"""The table of connections: it gives every captured byte and every count to the connection's parser.
+
+The kernel side reports turns in order and with exact positions, so there is nothing to reassemble: what is
+missing shows as a jump of the position, and parsers are told of it by the position alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from autotrace.model import (
+    Chunk,
+    Connection,
+    ConnectionClosed,
+    ConnectionOpened,
+    Context,
+    Direction,
+    Message,
+    Progress,
+    Switched,
+)
+
+
+class Parser(Protocol):
+    """What the table needs of a protocol parser (`autotrace.protocols.base.Parser`)."""
+
+    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]: ...
+    def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]: ...
+    def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
+
+
+class _Stream:
+    __slots__ = ("connection", "parser", "stopped")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.parser: Parser | None = None
+        self.stopped = False
+
+
+Result = tuple[Connection, list[Message]]
+
+
+class StreamTable:
+    """Connections by id.
+
+    `parser_for` makes the parser for the first bytes of a connection, or None; `stop` is told of a connection
+    whose bytes are not wanted any more; `note` counts facts, under the stage "streams".
+    """
+
+    def __init__(
+        self,
+        parser_for: Callable[[Direction, bytes], Parser | None],
+        stop: Callable[[Connection], object],
+        note: Callable[[str, str], object],
+    ) -> None:
+        self._parser_for = parser_for
+        self._stop = stop
+        self._note = note
+        self._streams: dict[int, _Stream] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def connections(self) -> list[Connection]:
+        """Every connection that is open, as far as is known."""
+        return [stream.connection for stream in self._streams.values()]
+
+    def opened(self, event: ConnectionOpened) -> Connection:
+        """A connection is described; its bytes follow."""
+        connection = _connection(event)
+        self._streams[event.conn] = _Stream(connection)
+        return connection
+
+    def chunk(self, event: Chunk) -> Result | None:
+        """Captured bytes. None if nothing came of them."""
+        stream = self._streams.get(event.conn)
+        if stream is None:
+            self._note("streams", "bytes_of_unknown_connection")
+            return None
+        if stream.stopped:
+            return None
+        parser = stream.parser
+        if parser is None:
+            parser = stream.parser = self._parser_for(event.direction, event.data)
+            if parser is None:
+                self._note("streams", "protocol_not_recognised")
+                self._stop_capture(stream)
+                return None
+        messages: list[Message] = []
+        if event.other_last_ts:
+            messages = parser.progress(
+                event.direction.other, event.other_end, event.other_last_ts, event.other_tail
+            )
+        more = parser.data(event.direction, event.position, event.data, event.at)
+        messages = messages + more if messages else more
+        if messages and isinstance(messages[-1], Switched):
+            self._stop_capture(stream)
+        return (stream.connection, messages) if messages else None
+
+    def progress(self, event: Progress) -> Result | None:
+        """Bytes that were only counted. None if nothing came of them."""
+        stream = self._streams.get(event.conn)
+        if stream is None or stream.parser is None or stream.stopped:
+            return None
+        messages = stream.parser.progress(event.direction, event.end, event.last_ts, event.tail)
+        return (stream.connection, messages) if messages else None
+
+    def closed(self, event: ConnectionClosed) -> Result:
+        """A connection is gone, and so is its place in the table."""
+        stream = self._streams.pop(event.conn, None)
+        if stream is None:
+            return _connection(event.opened), []
+        parser = stream.parser
+        if parser is None or stream.stopped:
+            return stream.connection, []
+        messages = parser.progress(Direction.RX, event.rx_end, event.rx_last_ts, event.rx_tail)
+        messages = messages + parser.progress(Direction.TX, event.tx_end, event.tx_last_ts, event.tx_tail)
+        return stream.connection, messages + parser.close(event.ts, not event.error)
+
+    def vanished(self, conn: int, ts: int) -> Result | None:
+        """A connection is gone whose close record was lost."""
+        stream = self._streams.pop(conn, None)
+        if stream is None:
+            return None
+        self._note("streams", "close_not_seen")
+        messages = stream.parser.close(ts, False) if stream.parser and not stream.stopped else []
+        return stream.connection, messages
+
+    def _stop_capture(self, stream: _Stream) -> None:
+        stream.stopped = True
+        stream.parser = None
+        self._stop(stream.connection)
+
+
+def _connection(event: ConnectionOpened) -> Connection:
+    return Connection(
+        id=event.conn,
+        pid=event.pid,
+        family=event.family,
+        socket=event.socket,
+        peer_socket=event.peer_socket,
+        netns=event.netns,
+        local_address=event.local_address,
+        local_port=event.local_port,
+        remote_address=event.remote_address,
+        remote_port=event.remote_port,
+        from_start=event.from_start,
+        opened_at=event.opened_at,
+    )

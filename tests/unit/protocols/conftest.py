@@ -1,0 +1,72 @@
+"""A stand-in for the streams stage: it makes the calls that the kernel's turn capture leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from autotrace.model import Context, Direction, Message
+from autotrace.protocols.base import Parser
+
+Turn = tuple[Direction, bytes]
+
+
+class Wire:
+    """Feeds a parser turn by turn: the first `capture` bytes of each are captured and the rest is counted.
+
+    The n-th byte of the conversation moves at n nanoseconds; `pieces` cuts captured bytes into calls.
+    """
+
+    def __init__(
+        self, parser: Parser, capture: int = 4096, start: tuple[int, int] = (1000, 77_000_000)
+    ) -> None:
+        self.parser = parser
+        self.capture = capture
+        self.ends = list(start)
+        self.last_ts = [0, 0]
+        self.tails = [b"", b""]
+        self.now = 0
+
+    def turn(
+        self,
+        direction: Direction,
+        data: bytes,
+        pieces: Callable[[bytes], Iterable[bytes]] = lambda data: [data],
+    ) -> list[Message]:
+        other = direction.other
+        out = self.parser.progress(other, self.ends[other], self.last_ts[other], self.tails[other])
+        position = self.ends[direction]
+        started = self.now
+        for piece in pieces(data[: self.capture]):
+            self.now += len(piece)
+            out += self.parser.data(direction, position, piece, self.at(self.now))
+            position += len(piece)
+        self.now = started + len(data)
+        self.ends[direction] += len(data)
+        self.last_ts[direction] = self.now
+        self.tails[direction] = (self.tails[direction] + data)[-8:]
+        return out
+
+    def sweep(self) -> list[Message]:
+        """What user space does for a turn that has no successor."""
+        out: list[Message] = []
+        for direction in Direction:
+            out += self.parser.progress(
+                direction, self.ends[direction], self.last_ts[direction], self.tails[direction]
+            )
+        return out
+
+    def close(self, orderly: bool = True) -> list[Message]:
+        out = self.sweep()
+        self.now += 1
+        return out + self.parser.close(self.now, orderly)
+
+    @staticmethod
+    def at(ts: int) -> Context:
+        return Context(ts, 1, 1, 0, 0, 0)
+
+
+@pytest.fixture(scope="session")
+def wire() -> type[Wire]:
+    return Wire
