@@ -1,0 +1,238 @@
+"""RED metrics: rate, errors and duration of every exchange, and the service graph.
+
+Names, attributes and bucket boundaries are those of the OpenTelemetry HTTP metric conventions
+(https://opentelemetry.io/docs/specs/semconv/http/http-metrics/). The service graph has the names of Tempo's
+metrics generator, which Grafana draws. Every exchange is counted, whatever becomes of its span.
+
+The aggregation is our own: one dict look-up, two bucket increments and one addition for an exchange.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from math import floor, log2
+from threading import Lock
+
+from autotrace.ledger import Ledger
+from autotrace.model import (
+    FINE_STEPS_PER_OCTAVE,
+    Exchange,
+    HistogramPoint,
+    Process,
+    RedSnapshot,
+    Role,
+    ServiceEdge,
+    ServiceMetrics,
+)
+
+DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Upper bounds in seconds, as the conventions advise for both duration histograms."""
+
+KNOWN_METHODS = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+"""Any other method is reported as `_OTHER` (the conventions' rule against unbounded cardinality)."""
+
+OVERFLOW = "otel.metric.overflow"
+"""Attribute of the series that takes what is over a cap (OpenTelemetry metrics SDK, cardinality limits)."""
+
+USER = "user"
+"""Tempo's name for the unknown client of a server exchange that nobody watched sent."""
+
+VIRTUAL_NODE = "virtual_node"
+"""Tempo's `connection_type` of an edge of which one end is not watched."""
+
+_Key = tuple[str, bool, str, int, str, str, str, str, int]
+_FINE_MIN_SECONDS = 1e-9
+_HOSTS_REMEMBERED = 1024
+
+
+class _Histogram:
+    __slots__ = ("counts", "fine", "sum")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(DURATION_BOUNDS) + 1)
+        self.sum = 0.0
+        self.fine: dict[int, int] = {}
+
+
+class _Edge:
+    __slots__ = ("client", "failed", "server", "total")
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.failed = 0
+        self.server = _Histogram()
+        self.client = _Histogram()
+
+
+class RedMetrics:
+    """Aggregates exchanges. `observe` is called by one thread, `collect` by any."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        max_series_per_service: int = 2000,
+        max_services: int = 500,
+        max_edges: int = 2000,
+    ) -> None:
+        """A series over a cap is counted in one overflow series and noted in `ledger` under `metrics`."""
+        self._ledger = ledger
+        self._max_series = max_series_per_service
+        self._max_services = max_services
+        self._max_edges = max_edges
+        self._start_unix_ns = time.time_ns()
+        self._lock = Lock()
+        self._resources: dict[str, dict[str, str | int]] = {}
+        self._series_of: dict[str, int] = {}
+        self._series: dict[_Key, _Histogram] = {}
+        self._edges: dict[tuple[str, str, str], _Edge] = {}
+        self._hosts: dict[str, tuple[str, int]] = {}
+
+    def observe(self, exchange: Exchange, process: Process, route: str, peer: Process | None = None) -> None:
+        """Count one exchange that has ended.
+
+        `route` is `http.route` of a server exchange, `url.template` of a client exchange, "" if not known.
+        `peer` is the process of `exchange.peer_pid`. A request between two watched services is counted at the
+        client's end; the server's end adds its duration. So each edge is counted once.
+        """
+        seconds = max(exchange.end_ns - exchange.start_ns, 0) * 1e-9
+        method = exchange.method if exchange.method in KNOWN_METHODS else "_OTHER"
+        status = exchange.status
+        is_server = exchange.role is Role.SERVER
+        error = exchange.error
+        if not error and status >= (500 if is_server else 400):
+            error = str(status)
+        service = process.service
+        address, port = ("", 0) if is_server else self._server_of(exchange)
+        bucket = bisect_left(DURATION_BOUNDS, seconds)
+        fine = floor(log2(max(seconds, _FINE_MIN_SECONDS)) * FINE_STEPS_PER_OCTAVE)
+        key = (service, is_server, method, status, error, route, exchange.version, address, port)
+        with self._lock:
+            series = self._series.get(key) or self._new_series(key, process)
+            series.counts[bucket] += 1
+            series.sum += seconds
+            series.fine[fine] = series.fine.get(fine, 0) + 1
+            if is_server:
+                client = USER if peer is None else peer.service
+                edge = self._edge(client, service, VIRTUAL_NODE if peer is None else "")
+                side, counted = edge.server, peer is None
+            else:
+                server = (f"{address}:{port}" if port else address) if peer is None else peer.service
+                edge = self._edge(service, server, VIRTUAL_NODE if peer is None else "")
+                side, counted = edge.client, True
+            side.counts[bucket] += 1
+            side.sum += seconds
+            if counted:
+                edge.total += 1
+                edge.failed += 1 if error else 0
+
+    def collect(self) -> RedSnapshot:
+        """A copy of everything counted so far."""
+        with self._lock:
+            services = {
+                name: ServiceMetrics(name, dict(resource), [], [])
+                for name, resource in self._resources.items()
+            }
+            for key, series in self._series.items():
+                service = services[key[0]]
+                point = HistogramPoint(_attributes(key), series.counts.copy(), series.sum, series.fine.copy())
+                (service.server if key[1] else service.client).append(point)
+            edges = [
+                ServiceEdge(
+                    {"client": client, "server": server, **({"connection_type": kind} if kind else {})},
+                    edge.total,
+                    edge.failed,
+                    edge.server.counts.copy(),
+                    edge.server.sum,
+                    edge.client.counts.copy(),
+                    edge.client.sum,
+                )
+                for (client, server, kind), edge in self._edges.items()
+            ]
+        return RedSnapshot(
+            self._start_unix_ns, time.time_ns(), DURATION_BOUNDS, list(services.values()), edges
+        )
+
+    def _new_series(self, key: _Key, process: Process) -> _Histogram:
+        service = key[0]
+        if service not in self._resources and len(self._resources) >= self._max_services:
+            self._ledger.note("metrics", "service_overflow")
+            service = OVERFLOW
+        if service not in self._resources:
+            self._resources[service] = _service_resource(service, process)
+        count = self._series_of.get(service, 0)
+        if service == OVERFLOW or count >= self._max_series:
+            if service != OVERFLOW:
+                self._ledger.note("metrics", "series_overflow")
+            key = (service, key[1], OVERFLOW, 0, "", "", "", "", 0)
+            if key in self._series:
+                return self._series[key]
+        self._series_of[service] = count + 1
+        series = self._series[key] = _Histogram()
+        return series
+
+    def _edge(self, client: str, server: str, kind: str) -> _Edge:
+        key = (client, server, kind)
+        edge = self._edges.get(key)
+        if edge is not None:
+            return edge
+        if len(self._edges) >= self._max_edges:
+            self._ledger.note("metrics", "edge_overflow")
+            key = (OVERFLOW, OVERFLOW, VIRTUAL_NODE)
+            if key in self._edges:
+                return self._edges[key]
+        edge = self._edges[key] = _Edge()
+        return edge
+
+    def _server_of(self, exchange: Exchange) -> tuple[str, int]:
+        """`server.address` and `server.port`: from the Host header, else the connection's other end."""
+        connection = exchange.connection
+        host = exchange.request_headers.get("host", "")
+        if not host:
+            return connection.remote_address, connection.remote_port
+        found = self._hosts.get(host)
+        if found is None:
+            if len(self._hosts) >= _HOSTS_REMEMBERED:
+                self._hosts.clear()
+            found = self._hosts[host] = _split_host(host)
+        return found if found[1] else (found[0], connection.remote_port)
+
+
+def _split_host(host: str) -> tuple[str, int]:
+    """Split a Host field (RFC 9110 section 7.2) into address and port; the port is 0 if there is none."""
+    name, colon, port = host.rpartition(":")
+    if colon and port.isascii() and port.isdigit() and len(port) < 6:
+        return name.strip("[]"), int(port)
+    return host.strip("[]"), 0
+
+
+def _service_resource(service: str, process: Process) -> dict[str, str | int]:
+    """What is true of every process of a service: the first one's resource without `process.*`."""
+    if service == OVERFLOW:
+        return {"service.name": OVERFLOW}
+    resource = {k: v for k, v in process.resource.items() if not k.startswith("process.")}
+    resource["service.name"] = service
+    return resource
+
+
+def _attributes(key: _Key) -> dict[str, str | int | bool]:
+    _, is_server, method, status, error, route, version, address, port = key
+    if method == OVERFLOW:
+        return {OVERFLOW: True}
+    attributes: dict[str, str | int | bool] = {"http.request.method": method, "url.scheme": "http"}
+    if status:
+        attributes["http.response.status_code"] = status
+    if error:
+        attributes["error.type"] = error
+    if route:
+        attributes["http.route" if is_server else "url.template"] = route
+    if version:
+        attributes["network.protocol.version"] = version
+    if address:
+        attributes["server.address"] = address
+    if port:
+        attributes["server.port"] = port
+    return attributes
