@@ -1,0 +1,293 @@
+"""The agent: it wires the kernel's events through the pipeline to the exporters, and nothing else.
+
+Read this file first. Every stage stands in a module of its own and knows none of the others; the types that go
+from one to the next are in `autotrace.model`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event as Flag
+from typing import Any
+
+from autotrace.config import Config
+from autotrace.discovery.processes import Describer, Overrides, from_dict, to_dict
+from autotrace.discovery.selection import Selection
+from autotrace.discovery.table import ProcessTable
+from autotrace.errors import AutotraceError
+from autotrace.exporters import Exporters
+from autotrace.kernel.decode import DecodeError, decode
+from autotrace.kernel.source import HOOKS, Source, spec
+from autotrace.ledger import Ledger
+from autotrace.metrics import RedMetrics
+from autotrace.model import Connection, Event, Process, ProcessExited, ProcessSeen, ProcessStarted
+from autotrace.pipeline import Pipeline
+from autotrace.probes import Manifests
+from autotrace.recording import Kind, Recorder, read
+
+_POLL_MS = 50
+_SWEEP_NS = 200_000_000
+_TICK_NS = 1_000_000_000
+_NS = 1_000_000_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Agent:
+    """Watches processes and emits their spans and metrics.
+
+    `start` attaches (and raises AutotraceError if it cannot), `run` works until `stop` is called from anywhere,
+    `close` detaches, flushes and prints the ledger.
+    """
+
+    def __init__(self, config: Config, log: Callable[[str], None]) -> None:
+        self._config = config
+        self._log = log
+        self._stopping = Flag()
+        self._ledger = Ledger()
+        self._metrics = RedMetrics(self._ledger, max_series_per_service=config.series_limit)
+        self._selection = Selection(
+            pids=frozenset(config.pids),
+            exe_globs=config.exe_globs,
+            ports=frozenset(config.ports),
+            everything=config.everything,
+        )
+        self._describer = Describer(Manifests.load(), Overrides(service_names=dict(config.service_names)))
+        self._processes = ProcessTable(self._describe)
+        self._records: list[bytes] = []
+        self._source: Source | None = None
+        self._exporters: Exporters | None = None
+        self._recorder: Recorder | None = None
+        self._pipeline: Pipeline | None = None
+        self._lost_closes = 0
+
+    def start(self) -> None:
+        """Load and attach the programs, open the exporters, watch what is selected. Raises AutotraceError."""
+        config = self._config
+        wall_offset_ns = time.time_ns() - time.monotonic_ns()
+        host = _BOOT_ID.read_text().strip()
+        if config.record_path is not None:
+            self._recorder = Recorder(config.record_path, wall_offset_ns, host)
+        self._exporters = Exporters(config, self._ledger, self._metrics)
+        report_execs = bool(config.exe_globs or config.everything)
+        self._source = source = Source(
+            spec(config.head_size, config.ring_size, config.max_connections, report_execs),
+            self._records.append,
+        )
+        self._pipeline = _pipeline(
+            config,
+            self._ledger,
+            self._metrics,
+            self._processes,
+            self._exporters,
+            wall_offset_ns,
+            host,
+            stop_capture=source.stop_capture,
+            forget=source.forget,
+        )
+        self._select()
+        if self._exporters.metrics_url:
+            self._log(f"metrics on {self._exporters.metrics_url}")
+
+    def watch(self, pid: int) -> None:
+        """Watch one more process, and the children it makes from now on. Raises AutotraceError."""
+        if self._source is None:
+            raise AutotraceError("the agent has not started: nothing can be watched yet")
+        self._source.watch(pid)
+
+    def stop(self) -> None:
+        """Make `run` return soon. May be called from any thread, any number of times."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Work until `stop` is called."""
+        assert self._source is not None
+        next_sweep = next_tick = 0
+        while not self._stopping.is_set():
+            self._source.poll(_POLL_MS)
+            self._handle_records()
+            now = time.monotonic_ns()
+            if now >= next_sweep:
+                self._source.sweep()
+                next_sweep = now + _SWEEP_NS
+            if now >= next_tick:
+                self._tick(now)
+                next_tick = now + _TICK_NS
+
+    def close(self) -> None:
+        """Detach everything, handle what is left in the ring, flush the exporters, print the ledger."""
+        if self._source is not None and self._pipeline is not None:
+            self._source.drain()
+            self._handle_records()
+            self._tick(time.monotonic_ns())
+            self._pipeline.finish(time.monotonic_ns())
+        if self._source is not None:
+            self._source.close()
+            self._source = None
+        if self._exporters is not None:
+            self._exporters.close()
+        if self._recorder is not None:
+            self._recorder.close()
+        if self._pipeline is not None:
+            self._pipeline = None
+            for line in self._ledger.render().splitlines():
+                self._log(line)
+
+    def status(self) -> dict[str, Any]:
+        """What `autotrace status` shows."""
+        watched = self._source.watched() if self._source is not None else set()
+        processes = [self._processes.get(pid) for pid in sorted(watched)]
+        return {
+            "hooks": HOOKS,
+            "connections": self._pipeline.connections if self._pipeline is not None else 0,
+            "ledger": self._ledger.snapshot(),
+            "processes": [
+                {
+                    "pid": process.pid,
+                    "service": process.service,
+                    "runtime": process.runtime,
+                    "executable": process.executable,
+                }
+                for process in processes
+            ],
+        }
+
+    def _handle_records(self) -> None:
+        assert self._pipeline is not None
+        records = self._records
+        recorder = self._recorder
+        event = self._pipeline.event
+        for record in records:
+            try:
+                decoded = decode(record)
+            except DecodeError:
+                self._ledger.note("kernel", "record_not_understood")
+                continue
+            if isinstance(decoded, ProcessStarted | ProcessExited | ProcessSeen):
+                self._process_event(decoded)
+            event(decoded)
+            # After the processes that it made us describe: a replay needs them first.
+            if recorder is not None:
+                recorder.record(record)
+        records.clear()
+
+    def _process_event(self, event: Event) -> None:
+        _follow(self._processes, event)
+        if isinstance(event, ProcessSeen) and self._selection.wants(event.pid):
+            self.watch(event.pid)
+
+    def _describe(self, pid: int) -> Process | None:
+        process = self._describer.describe(pid)
+        if process is None:
+            return None
+        if self._recorder is not None:
+            self._recorder.process(to_dict(process))
+        if process.goid_offset and self._source is not None:
+            self._source.watch(pid, process.goid_offset)
+        return process
+
+    def _select(self) -> None:
+        """Watch what the rules select now; those already watched stay as they are."""
+        assert self._source is not None
+        watched = self._source.watched()
+        for pid in self._selection.initial():
+            if pid not in watched:
+                self._source.watch(pid)
+                self._processes.get(pid)
+
+    def _tick(self, now: int) -> None:
+        assert self._source is not None
+        assert self._pipeline is not None
+        counters = self._source.counters()
+        self._ledger.kernel(counters)
+        if counters["lost_close"] > self._lost_closes:
+            self._lost_closes = counters["lost_close"]
+            self._pipeline.keep_only(self._source.open_sockets(), now)
+        self._pipeline.tick(now)
+        if self._recorder is not None:
+            self._recorder.counters(counters)
+            self._recorder.tick(now)
+        self._processes.expire(now)
+        if self._config.ports and not self._stopping.is_set():
+            self._select()
+
+
+def replay(config: Config, path: Path, log: Callable[[str], None]) -> dict[str, Any]:
+    """Make the spans of a recording again; returns the ledger. Raises AutotraceError."""
+    entries = read(path)
+    meta = next(entries).json()
+    ledger = Ledger()
+    metrics = RedMetrics(ledger, max_series_per_service=config.series_limit)
+    processes = ProcessTable(lambda _pid: None)
+    exporters = Exporters(config, ledger, metrics)
+    try:
+        pipeline = _pipeline(
+            config,
+            ledger,
+            metrics,
+            processes,
+            exporters,
+            int(meta["wall_offset_ns"]),
+            str(meta["host"]),
+            stop_capture=lambda _connection: None,
+            forget=lambda _connection: None,
+        )
+        now = 0
+        for entry in entries:
+            if entry.kind is Kind.RECORD:
+                try:
+                    event = decode(entry.payload)
+                except DecodeError:
+                    ledger.note("kernel", "record_not_understood")
+                    continue
+                _follow(processes, event)
+                pipeline.event(event)
+            elif entry.kind is Kind.PROCESS:
+                processes.add(from_dict(entry.json()))
+            elif entry.kind is Kind.COUNTERS:
+                ledger.kernel(entry.json())
+            elif entry.kind is Kind.TICK:
+                now = entry.tick()
+                pipeline.tick(now)
+                processes.expire(now)
+        pipeline.finish(now)
+    finally:
+        exporters.close()
+    return ledger.snapshot()
+
+
+def _follow(processes: ProcessTable, event: Event) -> None:
+    if isinstance(event, ProcessStarted):
+        if event.parent:
+            processes.started(event.pid, event.parent)
+        else:
+            processes.executed(event.pid)
+    elif isinstance(event, ProcessExited):
+        processes.exited(event.pid, event.ts)
+
+
+def _pipeline(
+    config: Config,
+    ledger: Ledger,
+    metrics: RedMetrics,
+    processes: ProcessTable,
+    exporters: Exporters,
+    wall_offset_ns: int,
+    host: str,
+    *,
+    stop_capture: Callable[[Connection], object],
+    forget: Callable[[Connection], object],
+) -> Pipeline:
+    return Pipeline(
+        process_of=processes.get,
+        emit=exporters.emit,
+        stop_capture=stop_capture,
+        forget=forget,
+        ledger=ledger,
+        metrics=metrics,
+        host=host.encode(),
+        wall_offset_ns=wall_offset_ns,
+        exchange_timeout_ns=int(config.exchange_timeout * _NS),
+        route_limit=config.route_limit,
+    )

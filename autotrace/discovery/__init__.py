@@ -1,0 +1,1 @@
+"""What to watch, with which links, and under which name."""

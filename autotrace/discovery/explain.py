@@ -1,0 +1,115 @@
+"""What `autotrace explain PID` says about a process: data only."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import PurePath
+from typing import NamedTuple
+
+from autotrace.discovery.processes import Describer, Identity
+from autotrace.discovery.procfs import Procfs
+from symbols.go import links_function
+
+_TLS_LIBRARIES = {
+    "libssl.so": "OpenSSL",
+    "libgnutls.so": "GnuTLS",
+    "libssl3.so": "NSS",
+    "libmbedtls.so": "Mbed TLS",
+    "libwolfssl.so": "wolfSSL",
+}
+_GO_TLS_FUNCTION = "crypto/tls.(*Conn).Write"
+_TLS_LIMIT = "what it encrypts is not captured yet"
+
+
+class State(Enum):
+    """How a finding is to be read: it works, it does not, or it is just so."""
+
+    YES = "yes"
+    NO = "no"
+    INFO = "info"
+
+
+class Finding(NamedTuple):
+    """One thing that is true of a process; `text` is a clause without a full stop."""
+
+    topic: str
+    state: State
+    text: str
+
+
+def explain(pid: int, describer: Describer, procfs: Procfs | None = None) -> list[Finding] | None:
+    """Say what a process is, which links are used for it and what is not seen of it; None if it is gone."""
+    procfs = procfs or Procfs()
+    identity = describer.identify(pid)
+    if identity is None:
+        return None
+    process, manifest = identity.process, identity.match.manifest
+    findings = [
+        Finding("program", State.INFO, process.executable),
+        Finding("service", State.INFO, f"{process.service}, from {identity.name_source}"),
+        Finding("runtime", State.INFO, f"{manifest.display}: {identity.match.reason}"),
+        Finding("links", State.YES, "header and wire, as for every process"),
+    ]
+    if manifest.links:
+        findings.append(Finding("links", State.YES, f"{' and '.join(manifest.links)}: {manifest.why}"))
+    else:
+        findings.append(Finding("links", State.NO, f"none by thread: {manifest.why}"))
+    findings += _goroutines(identity)
+    try:
+        findings += _tls(pid, identity, procfs)
+        findings += _sockets(pid, procfs)
+    except PermissionError as error:
+        findings.append(Finding("access", State.NO, f"{error.filename} may not be read; run this as root"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return findings
+
+
+def _goroutines(identity: Identity) -> list[Finding]:
+    go = identity.go
+    if go is None:
+        return []
+    version = go.build.go_version
+    if go.offsets is None:
+        text = f"{version} is not known here and the program is stripped: goroutines cannot be told apart"
+        return [Finding("goroutines", State.NO, text)]
+    return [
+        Finding(
+            "goroutines", State.YES, f"{version} keeps their ids at offset {go.offsets.goid} of runtime.g"
+        )
+    ]
+
+
+def _tls(pid: int, identity: Identity, procfs: Procfs) -> list[Finding]:
+    findings = []
+    for path in sorted(procfs.mapped_files(pid)):
+        base = PurePath(path).name
+        for prefix, library in _TLS_LIBRARIES.items():
+            if base == prefix or base.startswith(f"{prefix}."):
+                findings.append(Finding("tls", State.NO, f"{library} is mapped ({path}): {_TLS_LIMIT}"))
+    builtin = identity.match.manifest.builtin_tls
+    if builtin and identity.go is not None:
+        builtin = builtin if links_function(procfs.path(pid, "exe"), _GO_TLS_FUNCTION) else ""
+    if builtin:
+        findings.append(Finding("tls", State.NO, f"{builtin} is part of the program: {_TLS_LIMIT}"))
+    return findings or [Finding("tls", State.INFO, "no TLS library was found in it")]
+
+
+def _sockets(pid: int, procfs: Procfs) -> list[Finding]:
+    descriptors = procfs.descriptors(pid)
+    held = procfs.sockets(pid)
+    tcp = procfs.tcp_listeners(pid)
+    unix = procfs.unix_listeners(pid)
+    findings = [
+        Finding("sockets", State.INFO, f"listens on TCP port {port}")
+        for port in sorted({port for inode, port in tcp.items() if inode in held})
+    ]
+    findings += [
+        Finding("sockets", State.INFO, f"listens on Unix socket {path}")
+        for path in sorted({path for inode, path in unix.items() if inode in held})
+    ]
+    findings.append(Finding("sockets", State.INFO, f"{len(held)} sockets open"))
+    if "anon_inode:[io_uring]" in descriptors:
+        text = "it uses io_uring: what moves through it is not seen by system call tracepoints"
+        findings.append(Finding("sockets", State.NO, text))
+    return findings

@@ -1,0 +1,182 @@
+"""The user side from event to span: streams, protocols, pairing, correlate, spans and metrics, wired together.
+
+It does no I/O and reads no clock, so the agent and a replay run the same code with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
+
+from autotrace.correlate import Correlator
+from autotrace.ledger import Ledger
+from autotrace.metrics import RedMetrics
+from autotrace.model import (
+    Chunk,
+    Connection,
+    ConnectionClosed,
+    ConnectionOpened,
+    Event,
+    Exchange,
+    ExchangeEnded,
+    ExchangeStarted,
+    Message,
+    PairingEvent,
+    Process,
+    ProcessExited,
+    Progress,
+    Role,
+    Span,
+)
+from autotrace.pairing import Pairing
+from autotrace.protocols import parser_for
+from autotrace.routes import RouteTemplater
+from autotrace.spans import URL_TEMPLATE, SpanMaker
+from autotrace.streams import StreamTable
+
+_AF_UNIX = 1
+_EXIT_GRACE_NS = 1_000_000_000
+"""How long after a process's exit the ends of its connections may still come."""
+
+
+class Pipeline:
+    """Events in, spans out.
+
+    `process_of` finds a watched process, `emit` takes each finished span, `stop_capture` is told of a connection
+    whose bytes are not wanted, `forget` of one that no record will tell the end of. `host` tells this host,
+    since its boot, from all others. `wall_offset_ns` is the Unix time at monotonic time 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_of: Callable[[int], Process],
+        emit: Callable[[Span], object],
+        stop_capture: Callable[[Connection], object],
+        forget: Callable[[Connection], object],
+        ledger: Ledger,
+        metrics: RedMetrics,
+        host: bytes,
+        wall_offset_ns: int,
+        exchange_timeout_ns: int,
+        route_limit: int,
+    ) -> None:
+        self._process_of = process_of
+        self._emit = emit
+        self._forget = forget
+        self._ledger = ledger
+        self._metrics = metrics
+        self._timeout_ns = exchange_timeout_ns
+        self._streams = StreamTable(parser_for, stop_capture, ledger.note)
+        self._pairing = Pairing(ledger.seen, ledger.dropped, ledger.note)
+        self._correlator = Correlator(process_of, ledger.note, host)
+        self._routes = RouteTemplater(route_limit)
+        self._spans = SpanMaker(process_of, self._routes, wall_offset_ns)
+        self._exited: dict[int, int] = {}
+        self._overflowed = 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections are followed."""
+        return len(self._streams)
+
+    def event(self, event: Event) -> None:
+        """Take one event, in the order of the ring."""
+        if type(event) is Chunk:
+            result = self._streams.chunk(event)
+            if result is not None:
+                self._messages(*result)
+        elif type(event) is Progress:
+            result = self._streams.progress(event)
+            if result is not None:
+                self._messages(*result)
+        elif type(event) is ConnectionOpened:
+            self._streams.opened(event)
+        elif type(event) is ConnectionClosed:
+            self._closed(event)
+        elif type(event) is ProcessExited:
+            # Its connections end right after it, and what they say of their last bytes counts.
+            self._exited[event.pid] = event.ts
+
+    def tick(self, now: int) -> None:
+        """The clock stands at `now`: give up what has waited too long."""
+        self._pair(self._pairing.expire(now, self._timeout_ns))
+        for pid, ts in list(self._exited.items()):
+            if now - ts >= _EXIT_GRACE_NS:
+                del self._exited[pid]
+                self._process_is_gone(pid, ts)
+        overflowed = self._routes.overflowed
+        if overflowed > self._overflowed:
+            self._ledger.note("spans", "route_overflow", overflowed - self._overflowed)
+            self._overflowed = overflowed
+
+    def keep_only(self, sockets: set[int], now: int) -> None:
+        """End the connections whose close was lost: `sockets` are those the kernel side still follows."""
+        for connection in self._streams.connections():
+            if connection.socket not in sockets:
+                self._vanished(connection, now)
+
+    def finish(self, now: int) -> None:
+        """No more events: account for what is still open."""
+        self.tick(now + _EXIT_GRACE_NS)
+        for _ in self._pairing.drain():
+            self._ledger.dropped("in_flight_at_stop")
+
+    def _messages(self, connection: Connection, messages: list[Message]) -> None:
+        self._pair(self._pairing.messages(connection, messages))
+
+    def _pair(self, events: list[PairingEvent]) -> None:
+        for event in events:
+            if type(event) is ExchangeStarted:
+                self._started(event.exchange)
+            elif type(event) is ExchangeEnded:
+                self._ended(event.exchange)
+
+    def _started(self, exchange: Exchange) -> None:
+        link = self._correlator.started(exchange)
+        if exchange.role is Role.SERVER and link.parent is not None:
+            exchange.peer_pid = link.parent.connection.pid
+            link.parent.peer_pid = exchange.connection.pid
+
+    def _ended(self, exchange: Exchange) -> None:
+        self._correlator.ended(exchange)
+        process = self._process_of(exchange.connection.pid)
+        span = self._spans.make(exchange)
+        route = ""
+        if span is None:
+            self._ledger.dropped("reported_by_process")
+        else:
+            route = str(span.attributes.get(HTTP_ROUTE) or span.attributes.get(URL_TEMPLATE) or "")
+            self._emit(span)
+            self._ledger.emitted()
+        peer = self._process_of(exchange.peer_pid) if exchange.peer_pid else None
+        self._metrics.observe(exchange, process, route, peer)
+
+    def _closed(self, event: ConnectionClosed) -> None:
+        connection, messages = self._streams.closed(event)
+        if messages:
+            self._messages(connection, messages)
+        if not event.established:
+            self._pair(self._pairing.connect_failed(connection, connection.opened_at, event.ts, event.error))
+        self._connection_is_gone(connection, event.ts, event.error)
+
+    def _vanished(self, connection: Connection, ts: int) -> None:
+        result = self._streams.vanished(connection.id, ts)
+        if result is not None:
+            self._messages(*result)
+        self._connection_is_gone(connection, ts, 0)
+
+    def _connection_is_gone(self, connection: Connection, ts: int, error: int) -> None:
+        exited = connection.pid in self._exited
+        self._pair(self._pairing.connection_closed(connection, ts, error, process_exited=exited))
+        self._correlator.connection_closed(connection)
+        self._spans.connection_closed(connection.id)
+
+    def _process_is_gone(self, pid: int, ts: int) -> None:
+        for connection in self._streams.connections():
+            if connection.pid == pid and connection.family == _AF_UNIX:
+                self._forget(connection)
+                self._vanished(connection, ts)
+        self._pair(self._pairing.process_exited(pid, ts))
+        self._correlator.process_exited(pid)

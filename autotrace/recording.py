@@ -1,0 +1,165 @@
+"""Recordings: the kernel's records in a file, with what else the user side needs to make the same spans again.
+
+A file is the magic line, then entries: a 5-byte head (kind, length of the payload, little-endian), the payload.
+The first entry is META. Records stand in the order in which they were handled; TICK entries stand where the
+clock made the user side act, so that a replay acts at the same points. An entry that a crash cut short ends the
+file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from autotrace import abi
+from autotrace.errors import AutotraceError
+
+MAGIC = b"autotrace recording 1\n"
+_HEAD = struct.Struct("<BI")
+_TICK = struct.Struct("<Q")
+_PAYLOAD_MAX = 1 << 24
+
+
+class Kind(IntEnum):
+    """What an entry's payload is."""
+
+    META = 1
+    """JSON: abi digest, wall_offset_ns (Unix time minus monotonic time), host."""
+
+    RECORD = 2
+    """One record of the ring, as bpf/include/abi.h describes it."""
+
+    PROCESS = 3
+    """JSON: a process as the discovery stage described it."""
+
+    TICK = 4
+    """The monotonic time of a clock tick."""
+
+    COUNTERS = 5
+    """JSON: the kernel side's counters."""
+
+
+class Entry(NamedTuple):
+    """One entry of a recording."""
+
+    kind: Kind
+    payload: bytes
+
+    def json(self) -> Any:
+        """The payload of a JSON entry. Raises ValueError."""
+        return json.loads(self.payload)
+
+    def tick(self) -> int:
+        """The time of a TICK entry. Raises ValueError."""
+        if len(self.payload) != _TICK.size:
+            raise ValueError(f"tick of {len(self.payload)} bytes")
+        return int(_TICK.unpack(self.payload)[0])
+
+
+class Recorder:
+    """Writes a recording. Raises AutotraceError if the file cannot be made.
+
+    A write that fails later (a full disk) ends the recording, not the agent: `failed` tells why.
+    """
+
+    def __init__(self, path: Path, wall_offset_ns: int, host: str) -> None:
+        self.failed = ""
+        try:
+            # It holds request heads: for its owner alone.
+            self._file: BinaryIO = open(path, "wb", opener=_private)  # noqa: SIM115
+        except OSError as error:
+            raise AutotraceError(f"the recording {path} cannot be written: {error.strerror}") from error
+        self._file.write(MAGIC)
+        self._json(Kind.META, {"abi": abi.DIGEST, "wall_offset_ns": wall_offset_ns, "host": host})
+
+    def record(self, record: bytes) -> None:
+        """Save one record of the ring."""
+        self._entry(Kind.RECORD, record)
+
+    def process(self, description: dict[str, object]) -> None:
+        """Save how a process was described."""
+        self._json(Kind.PROCESS, description)
+
+    def tick(self, now: int) -> None:
+        """Save that the user side looked at the clock."""
+        self._entry(Kind.TICK, _TICK.pack(now))
+
+    def counters(self, counters: dict[str, int]) -> None:
+        """Save the kernel side's counters."""
+        self._json(Kind.COUNTERS, counters)
+
+    def close(self) -> None:
+        """End the file."""
+        try:
+            self._file.close()
+        except OSError as error:
+            self.failed = self.failed or str(error.strerror)
+
+    def _json(self, kind: Kind, value: object) -> None:
+        self._entry(kind, json.dumps(value, separators=(",", ":")).encode())
+
+    def _entry(self, kind: Kind, payload: bytes) -> None:
+        if self.failed:
+            return
+        try:
+            self._file.write(_HEAD.pack(kind, len(payload)) + payload)
+        except OSError as error:
+            self.failed = str(error.strerror)
+
+
+def read(path: Path) -> Iterator[Entry]:
+    """The entries of a recording. Raises AutotraceError if it is none, or from another version of the ABI."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise AutotraceError(f"the recording {path} cannot be read: {error.strerror}") from error
+    with file:
+        if file.read(len(MAGIC)) != MAGIC:
+            raise AutotraceError(f"{path} is not a recording: make one with `autotrace record`")
+        first = True
+        while (entry := _next_entry(file)) is not None:
+            if first:
+                _check_meta(path, entry)
+                first = False
+            yield entry
+        if first:
+            raise AutotraceError(f"the recording {path} is empty")
+
+
+def _next_entry(file: BinaryIO) -> Entry | None:
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    kind, length = _HEAD.unpack(head)
+    if length > _PAYLOAD_MAX or kind not in _KINDS:
+        return None
+    payload = file.read(length)
+    return Entry(_KINDS[kind], payload) if len(payload) == length else None
+
+
+def _check_meta(path: Path, entry: Entry) -> None:
+    try:
+        meta = entry.json() if entry.kind is Kind.META else {}
+        version = meta["abi"]
+        int(meta["wall_offset_ns"])
+        str(meta["host"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise AutotraceError(f"the recording {path} has no valid first entry") from error
+    if version != abi.DIGEST:
+        raise AutotraceError(
+            f"the recording {path} is from another version of autotrace ({version}, this one has {abi.DIGEST}): "
+            "replay it with that version"
+        )
+
+
+def _private(path: str, flags: int) -> int:
+
+    return os.open(path, flags, 0o600)
+
+
+_KINDS = {kind.value: kind for kind in Kind}

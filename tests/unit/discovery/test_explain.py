@@ -1,0 +1,84 @@
+"""What is said of a process is true of it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotrace.discovery.explain import Finding, State, explain
+from autotrace.discovery.processes import Describer
+from autotrace.probes import Manifests
+
+MANIFESTS = Manifests.load()
+
+
+def texts(findings: list[Finding] | None, topic: str) -> str:
+    assert findings is not None
+    return "\n".join(finding.text for finding in findings if finding.topic == topic)
+
+
+def test_this_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    with socket.socket() as tcp, socket.socket(socket.AF_UNIX) as unix:
+        tcp.bind(("127.0.0.1", 0))
+        tcp.listen()
+        unix.bind(path)
+        unix.listen()
+        findings = explain(os.getpid(), Describer(MANIFESTS))
+        assert f"listens on TCP port {tcp.getsockname()[1]}" in texts(findings, "sockets")
+        assert f"listens on Unix socket {path}" in texts(findings, "sockets")
+    assert texts(findings, "runtime").startswith("Python: the executable is called python")
+    assert "thread: " in texts(findings, "links")
+    assert texts(findings, "goroutines") == ""
+
+
+def test_tls_libraries_are_named(start: Any) -> None:
+    running = start(sys.executable, "-c", "import ssl, time; print(flush=True); time.sleep(60)")
+    running.stdout.readline()
+    findings = explain(running.pid, Describer(MANIFESTS))
+    assert "OpenSSL is mapped" in texts(findings, "tls")
+    assert "not captured yet" in texts(findings, "tls")
+
+
+def test_a_program_without_tls(start: Any) -> None:
+    running = start("sh", "-c", "echo; read x", stdin=-1)
+    running.stdout.readline()
+    findings = explain(running.pid, Describer(MANIFESTS))
+    assert texts(findings, "tls") == "no TLS library was found in it"
+    running.stdin.close()
+
+
+def test_goroutines_that_cannot_be_told_apart(proc: Any, tmp_path: Path) -> None:
+    """A stripped Go program of a release nobody has measured; its build information is all there is."""
+    clang = shutil.which("clang")
+    if clang is None:
+        pytest.skip("there is no clang here")
+    source = tmp_path / "future.c"
+    source.write_text(
+        "struct { char magic[14], size, flags, rest[16], length, version[8], none; } i\n"
+        '__attribute__((section(".go.buildinfo"), aligned(16), used)) =\n'
+        '{ "\\xff Go buildinf:", 8, 2, {0}, 8, "go1.99.1", 0 };\n'
+        "int main(void) { return 0; }\n"
+    )
+    subprocess.run([clang, "-s", "-o", tmp_path / "future", source], check=True)
+    proc.add(7, f"{tmp_path}/future")
+    findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+    assert findings is not None
+    assert Finding("goroutines", State.NO, texts(findings, "goroutines")) in findings
+    assert "go1.99.1 is not known" in texts(findings, "goroutines")
+    assert "none by thread" in texts(findings, "links")
+
+
+def test_io_uring_is_pointed_out(proc: Any) -> None:
+    folder = proc.add(7)
+    (folder / "fd" / "5").symlink_to("anon_inode:[io_uring]")
+    assert "io_uring" in texts(explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs), "sockets")
+
+
+def test_a_process_that_is_gone(proc: Any) -> None:
+    assert explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs) is None
