@@ -1,0 +1,175 @@
+"""Trace the demo shop: start the agent with the shop as its child, send it requests, let the agent report.
+
+    sudo .venv/bin/python demo_services/run_demo.py [--keep]
+
+The agent watches the shop and nothing else of the machine. The requests come from this process, which is not
+watched, so nginx's spans are the roots of the traces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import yaml
+from shop import BUILT, HERE, Ports, listening_ports
+
+ROUNDS = 5
+BURST_REQUESTS = 80
+BURST_CONCURRENCY = 8
+START_TIMEOUT_S = 40.0
+STOP_TIMEOUT_S = 30.0
+AUTOTRACE = HERE.parent / ".venv" / "bin" / "autotrace"
+
+
+class DemoError(Exception):
+    """The demo cannot go on; the text is one sentence for the user."""
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", flush=True)
+
+
+def routes() -> list[dict[str, Any]]:
+    """The shop's routes: `method`, `path` with `{id}` in it, and perhaps `body_bytes`."""
+    entries = yaml.safe_load((HERE / "expected_trees.yaml").read_text())["requests"]
+    return [entry["request"] for entry in entries]
+
+
+def send(port: int, route: dict[str, Any], request_id: int) -> int:
+    """Send one request over a connection of its own and return the status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        body = b"x" * route["body_bytes"] if "body_bytes" in route else None
+        connection.request(route["method"], route["path"].replace("{id}", str(request_id)), body)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
+
+
+def drive(port: int) -> int:
+    """Send every route a few times, one request at a time, then a burst of several at once; say how many."""
+    every_route = routes()
+    request_id = 1000
+    for _ in range(ROUNDS):
+        for route in every_route:
+            request_id += 1
+            send(port, route, request_id)
+    calm = request_id - 1000
+    burst = next(route for route in every_route if route["path"] == "/checkout/{id}")
+    with ThreadPoolExecutor(BURST_CONCURRENCY) as pool:
+        ids = range(request_id + 1, request_id + 1 + BURST_REQUESTS)
+        list(pool.map(lambda number: send(port, burst, number), ids))
+    return calm + BURST_REQUESTS
+
+
+def wait_open(ports: Ports, agent: subprocess.Popen[bytes]) -> None:
+    wanted = set(ports) - {ports.dead}
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not wanted <= listening_ports():
+        if agent.poll() is not None:
+            raise DemoError(
+                f"autotrace ended with exit status {agent.returncode} before the shop was open; "
+                "its own message is above"
+            )
+        if time.monotonic() > deadline:
+            raise DemoError(f"the shop is not open after {START_TIMEOUT_S:.0f} s; see {BUILT / 'logs'}")
+        time.sleep(0.05)
+
+
+def metrics_lines(port: int) -> int:
+    """How many lines the agent's /metrics has now. Raises DemoError if it does not answer with 200."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/metrics")
+        response = connection.getresponse()
+        lines = response.read().count(b"\n")
+        connection.close()
+    except OSError as error:
+        raise DemoError(f"/metrics of the agent on port {port} cannot be read: {error}") from error
+    if response.status != 200:
+        raise DemoError(f"/metrics of the agent on port {port} answered {response.status}")
+    return lines
+
+
+def run(base_port: int, metrics_port: int, keep: bool) -> int:
+    """Run the demo and return the agent's exit status. Raises DemoError if it cannot go on."""
+    if os.geteuid() != 0:
+        raise DemoError("watching processes with eBPF needs root; run `sudo make demo`")
+    ports = Ports.from_base(base_port)
+    taken = sorted(listening_ports() & {*ports, metrics_port})
+    if taken:
+        raise DemoError(
+            f"port {taken[0]} is in use by another program; end it, or choose other ports with "
+            "--port and --metrics-port"
+        )
+    spans = BUILT / "spans.jsonl"
+    spans.unlink(missing_ok=True)
+    shop = [sys.executable, str(HERE / "shop.py"), "up", "--port", str(base_port)]
+    options = [
+        *("--json", str(spans), "--console", "on"),
+        *("--metrics-host", "127.0.0.1", "--metrics-port", str(metrics_port)),
+    ]
+    interrupted: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _frame: interrupted.append(got))
+
+    say("starting the agent, and the shop under it: nginx, Flask, Express, Go")
+    # A session of its own: Ctrl-C reaches only us, and we end the agent once, in order.
+    # setpriv: it does not outlive us either.
+    command = ["setpriv", "--pdeathsig", "TERM", str(AUTOTRACE), "run", *options, "--", *shop]
+    agent = subprocess.Popen(command, start_new_session=True)
+    try:
+        wait_open(ports, agent)
+        started = time.monotonic()
+        say(f"sending requests to http://127.0.0.1:{ports.nginx}")
+        count = drive(ports.nginx)
+        say(f"{count} requests were answered in {time.monotonic() - started:.1f} s")
+        say(f"http://127.0.0.1:{metrics_port}/metrics has {metrics_lines(metrics_port)} lines now")
+        if keep:
+            say(f"the shop stays open until Ctrl-C; try http://127.0.0.1:{ports.nginx}/product/1")
+        while keep and not interrupted and agent.poll() is None:
+            time.sleep(0.2)
+        say("closing the shop; the agent reports what it saw")
+    finally:
+        status = end(agent)
+    say(f"every span is in {spans}, a line for each batch")
+    return status
+
+
+def end(agent: subprocess.Popen[bytes]) -> int:
+    """Ask the agent, which passes it on to the shop, to end; wait for it and return its exit status."""
+    if agent.poll() is None:
+        agent.terminate()
+    try:
+        return agent.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        agent.kill()
+        agent.wait()
+        raise DemoError(f"the agent did not end within {STOP_TIMEOUT_S:.0f} s and was killed") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Trace the demo shop and show the traces.")
+    parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C")
+    parser.add_argument("--port", type=int, default=18080, help="nginx's port; four more follow it")
+    parser.add_argument("--metrics-port", type=int, default=9464, help="the agent's /metrics")
+    options = parser.parse_args()
+    try:
+        return run(options.port, options.metrics_port, options.keep)
+    except DemoError as error:
+        print(f"demo: {error}.", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

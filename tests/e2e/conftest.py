@@ -1,0 +1,60 @@
+"""Every end-to-end test needs root and eBPF, and fails if it leaves anything behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import open_descriptors, wait_for
+
+
+def _missing() -> str:
+    if os.geteuid() != 0:
+        return "needs root, to load BPF programs"
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        return "needs a kernel with BTF (/sys/kernel/btf/vmlinux)"
+    if not shutil.which("bpftool"):
+        return "needs bpftool, to see what is left behind"
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    missing = _missing()
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("kernel")
+            if missing:
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def _bpf_objects() -> set[tuple[str, int]]:
+    found = set()
+    for kind in ("prog", "map", "link"):
+        listed = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, check=True).stdout
+        found |= {(kind, entry["id"]) for entry in json.loads(listed or b"[]")}
+    return found
+
+
+def _children() -> set[int]:
+    tasks = Path("/proc/self/task")
+    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fails if a BPF object, a process, a descriptor or a pinned file outlives the test."""
+    objects, children = _bpf_objects(), _children()
+    descriptors = sorted(open_descriptors())
+    pinned = set(Path("/sys/fs/bpf").glob("*"))
+    yield
+    # The kernel frees them a little after their last descriptor is closed.
+    wait_for(lambda: _bpf_objects() <= objects, "the BPF objects to go: some were left behind", 5)
+    assert _children() <= children, "processes left behind"
+    assert len(sorted(open_descriptors())) <= len(descriptors), "file descriptors left behind"
+    assert set(Path("/sys/fs/bpf").glob("*")) <= pinned, "files left in /sys/fs/bpf"

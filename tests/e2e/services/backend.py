@@ -1,0 +1,63 @@
+"""A threaded HTTP/1.1 server for the end-to-end tests: `backend.py PORT LOG [DELAY_MS]`.
+
+It answers after a random delay up to DELAY_MS and logs each request as a JSON line: the tests' ground truth.
+Paths: /status/CODE/..., /size/BYTES/..., anything else is 200 with a few bytes.
+"""
+
+import json
+import random
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+PORT = int(sys.argv[1])
+LOG = Path(sys.argv[2]).open("a", buffering=1)  # noqa: SIM115
+DELAY = float(sys.argv[3]) / 1000 if len(sys.argv) > 3 else 0.0
+LOCK = threading.Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def answer(self):
+        begin = time.monotonic_ns()
+        length = int(self.headers.get("Content-Length") or 0)
+        while length:
+            length -= len(self.rfile.read(min(length, 65536)))
+        if DELAY:
+            time.sleep(random.uniform(DELAY / 4, DELAY))
+        parts = self.path.split("?")[0].split("/")
+        status = int(parts[2]) if parts[1] == "status" else 200
+        body = b"x" * int(parts[2]) if parts[1] == "size" else b"hello"
+        if status in (204, 304):
+            body = b""
+        self.send_response(status)
+        if status not in (204, 304):
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        entry = {
+            "method": self.command,
+            "path": self.path,
+            "status": status,
+            "ns": time.monotonic_ns() - begin,
+        }
+        with LOCK:
+            LOG.write(json.dumps(entry) + "\n")
+
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
+
+    def log_message(self, *_arguments):
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+
+
+Server(("127.0.0.1", PORT), Handler).serve_forever()
