@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "b0227611765d2a45"
+DIGEST = "ab2892baef309c53"
 
 
 class EventType(IntEnum):
@@ -74,8 +74,8 @@ PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,
 reach_tail_len, reach_pad, direction, pad."""
 
-PROCESS_EVENT = Struct("<IIQQIIII")
-"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad."""
+PROCESS_EVENT = Struct("<IIQQIIII16s")
+"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad, comm."""
 
 WATCHED = Struct("<II")
 """Fields: goid_offset, pad."""

@@ -61,6 +61,8 @@ class Agent:
         self._recorder: Recorder | None = None
         self._pipeline: Pipeline | None = None
         self._lost_closes = 0
+        self._watched: list[Process] = []
+        self._connections = 0
 
     def start(self) -> None:
         """Load and attach the programs, open the exporters, watch what is selected. Raises AutotraceError."""
@@ -135,12 +137,10 @@ class Agent:
                 self._log(line)
 
     def status(self) -> dict[str, Any]:
-        """What `autotrace status` shows."""
-        watched = self._source.watched() if self._source is not None else set()
-        processes = [self._processes.get(pid) for pid in sorted(watched)]
+        """What `autotrace status` shows: as of the last tick, for it is asked from another thread."""
         return {
             "hooks": HOOKS,
-            "connections": self._pipeline.connections if self._pipeline is not None else 0,
+            "connections": self._connections,
             "ledger": self._ledger.snapshot(),
             "processes": [
                 {
@@ -149,7 +149,7 @@ class Agent:
                     "runtime": process.runtime,
                     "executable": process.executable,
                 }
-                for process in processes
+                for process in self._watched
             ],
         }
 
@@ -209,6 +209,8 @@ class Agent:
             self._recorder.counters(counters)
             self._recorder.tick(now)
         self._processes.expire(now)
+        self._watched = [self._processes.get(pid) for pid in sorted(self._source.watched())]
+        self._connections = self._pipeline.connections
         if self._config.ports and not self._stopping.is_set():
             self._select()
 
@@ -262,7 +264,7 @@ def _follow(processes: ProcessTable, event: Event) -> None:
         if event.parent:
             processes.started(event.pid, event.parent)
         else:
-            processes.executed(event.pid)
+            processes.executed(event.pid, event.comm)
     elif isinstance(event, ProcessExited):
         processes.exited(event.pid, event.ts)
 

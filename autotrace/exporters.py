@@ -51,7 +51,7 @@ class Exporters:
             self._open_prometheus(config)
         if config.json_path is not None:
             self._open_json(str(config.json_path))
-        if config.otlp_endpoint:
+        if config.otlp_traces or config.otlp_metrics:
             self._open_otlp(config)
         if config.console == "on" or (config.console == "auto" and sys.stdout.isatty()):
             self._open_console()

@@ -128,11 +128,15 @@ class ConnectionClosed(NamedTuple):
 
 
 class ProcessStarted(NamedTuple):
-    """A watched process forked `pid`, or `pid` executed a new program (`parent` is 0 then)."""
+    """A watched process forked `pid`, or `pid` executed a new program (`parent` is 0 then).
+
+    `comm` is the kernel's name of the new program: its file's name, at most 15 characters.
+    """
 
     ts: int
     pid: int
     parent: int
+    comm: str = ""
 
 
 class ProcessExited(NamedTuple):

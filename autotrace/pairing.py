@@ -89,8 +89,17 @@ class Pairing:
         """Exchanges that have started and not ended."""
         return sum(len(conversation.live()) for conversation in self._conversations.values())
 
-    def messages(self, connection: Connection, messages: Sequence[Message]) -> list[PairingEvent]:
-        """Take what a parser made of one connection's bytes."""
+    def messages(
+        self,
+        connection: Connection,
+        messages: Sequence[Message],
+        error: int = 0,
+        process_exited: bool = False,
+    ) -> list[PairingEvent]:
+        """Take what a parser made of one connection's bytes.
+
+        The last messages come with what `connection_closed` will be called with: why a response was cut short.
+        """
         conversation = self._conversations.get(connection.id)
         events: list[PairingEvent] = []
         for index, message in enumerate(messages):
@@ -102,8 +111,10 @@ class Pairing:
                 self._response(connection, conversation, message, events)
             elif isinstance(message, MessageEnd):
                 if conversation is not None:
-                    error = "" if message.complete else _reason(message, messages[index + 1 : index + 2])
-                    self._message_end(conversation, message, error, events)
+                    reason = "" if message.complete else _reason(message, messages[index + 1 : index + 2])
+                    if reason == INCOMPLETE_RESPONSE:
+                        reason = _closed_by(error, process_exited) or reason
+                    self._message_end(conversation, message, reason, events)
             elif isinstance(message, ProtocolError):
                 self._protocol_error(conversation, message, events)
             elif conversation is not None:
@@ -121,7 +132,7 @@ class Pairing:
         if conversation is None:
             return []
         self._forget(conversation)
-        reason = _errno_name(error) if error else PROCESS_EXITED if process_exited else ""
+        reason = _closed_by(error, process_exited)
         return [
             _end(exchange, ts, reason or (INCOMPLETE_RESPONSE if exchange.response_start_ns else NO_RESPONSE))
             for exchange in conversation.live()
@@ -298,6 +309,11 @@ def _reason(end: MessageEnd, following: Sequence[Message]) -> str:
         if isinstance(message, ProtocolError) and message.direction is end.direction:
             return _error_of(message)
     return INCOMPLETE_RESPONSE
+
+
+def _closed_by(error: int, process_exited: bool) -> str:
+    """Why a connection ended, empty if in order."""
+    return _errno_name(error) if error else PROCESS_EXITED if process_exited else ""
 
 
 def _end(exchange: Exchange, ts: int, error: str) -> ExchangeEnded:

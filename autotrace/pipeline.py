@@ -156,7 +156,8 @@ class Pipeline:
     def _closed(self, event: ConnectionClosed) -> None:
         connection, messages = self._streams.closed(event)
         if messages:
-            self._messages(connection, messages)
+            exited = connection.pid in self._exited
+            self._pair(self._pairing.messages(connection, messages, event.error, exited))
         if not event.established:
             self._pair(self._pairing.connect_failed(connection, connection.opened_at, event.ts, event.error))
         self._connection_is_gone(connection, event.ts, event.error)

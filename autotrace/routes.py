@@ -94,7 +94,8 @@ class RouteTemplater:
 
     def __init__(self, max_routes_per_service: int = 200) -> None:
         self._max_routes = max_routes_per_service
-        self._routes: dict[tuple[str, Role], set[str]] = {}
+        self._server_routes: dict[str, set[str]] = {}
+        self._client_routes: dict[str, set[str]] = {}
         self._cache: dict[str, str] = {}
         self._overflowed = 0
 
@@ -110,10 +111,10 @@ class RouteTemplater:
             if len(self._cache) >= _CACHED_PATHS_MAX:
                 self._cache.clear()
             route = self._cache[path] = template(path)
-        key = (service, role)
-        routes = self._routes.get(key)
+        services = self._server_routes if role is Role.SERVER else self._client_routes
+        routes = services.get(service)
         if routes is None:
-            routes = self._routes[key] = set()
+            routes = services[service] = set()
         if route in routes:
             return route
         if len(routes) >= self._max_routes:

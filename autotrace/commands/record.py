@@ -35,7 +35,13 @@ def record(ctx: click.Context, /, file: Path, **_: object) -> None:
     require_selection(config)
     require_privileges()
     only_events = replace(
-        config, record_path=file, json_path=None, otlp_endpoint="", metrics_port=0, console="off"
+        config,
+        record_path=file,
+        json_path=None,
+        otlp_traces=False,
+        otlp_metrics=False,
+        metrics_port=0,
+        console="off",
     )
     from autotrace.commands.session import watch
 

@@ -126,7 +126,10 @@ class OpenRequests:
         if incoming is not None:
             return True, incoming[0] if len(incoming) == 1 else None
         call = self._calls.get(context.cause)
-        return (False, None) if call is None else (True, self._open_parent(call))
+        # Another thread may have taken the connection from a common pool since.
+        if call is None or call.at.tid != context.tid:
+            return False, None
+        return True, self._open_parent(call)
 
     def _open_parent(self, call: Exchange) -> Exchange | None:
         parent = call.link.parent if call.link else None

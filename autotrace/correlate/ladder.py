@@ -10,12 +10,7 @@ from autotrace.correlate.trace_headers import TraceContext, trace_context
 from autotrace.correlate.wire import Key, WireJoins
 from autotrace.model import Confidence, Connection, Direction, Exchange, Link, LinkMethod, Process, Role
 
-_CONFIDENCE = {
-    LinkMethod.HEADER: Confidence.EXACT,
-    LinkMethod.WIRE: Confidence.EXACT,
-    LinkMethod.THREAD: Confidence.CONDITIONAL,
-    LinkMethod.DISPATCH: Confidence.CONDITIONAL,
-}
+_EXACT = (LinkMethod.HEADER, LinkMethod.WIRE)
 
 _AF_UNIX = 1
 
@@ -136,7 +131,7 @@ def _child(method: LinkMethod, evidence: str, ids: Ids, parent: Exchange) -> Lin
         raise ValueError("the parent of an exchange has no link: it was not given to started()")
     return Link(
         method=method,
-        confidence=_CONFIDENCE[method],
+        confidence=Confidence.EXACT if method in _EXACT else Confidence.CONDITIONAL,
         evidence=evidence,
         trace_id=above.trace_id,
         span_id=ids.span_id,

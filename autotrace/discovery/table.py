@@ -18,17 +18,22 @@ _OF_THE_PROGRAM = ("process.", "service.", "telemetry.sdk.language")
 
 
 class _Origin(NamedTuple):
-    """Where a process that was not described yet comes from. `executed`: it runs another program since."""
+    """Where a process that was not described yet comes from.
+
+    `executed`: it runs another program since, which the kernel calls `comm`.
+    """
 
     ancestor: Process | None
     executed: bool
+    comm: str = ""
 
 
 class ProcessTable:
     """pid -> Process.
 
     A child is described when it is first asked for, which most never are. One that is gone by then gets its
-    parent's resource with its own pid; if it had executed another program meanwhile, without the name.
+    parent's resource with its own pid; if it had executed another program meanwhile, under the name that the
+    kernel gave that.
     At most `limit` processes are kept: beyond that the one that exited first goes, or else the oldest.
     """
 
@@ -59,14 +64,15 @@ class ProcessTable:
         """A watched process `parent` forked `pid`."""
         self._forget(pid)  # the number was used before
         self._make_room()
-        self._undescribed[pid] = _Origin(self._known.get(parent) or self._inherited(parent), False)
+        ancestor = self._known.get(parent)
+        self._undescribed[pid] = _Origin(ancestor, False) if ancestor else self._origin(parent)
 
-    def executed(self, pid: int) -> None:
-        """`pid` runs another program from now on."""
-        before = self._known.get(pid) or self._inherited(pid)
+    def executed(self, pid: int, comm: str = "") -> None:
+        """`pid` runs another program from now on, which the kernel calls `comm`."""
+        before = self._known.get(pid) or self._origin(pid).ancestor
         self._forget(pid)
         self._make_room()
-        self._undescribed[pid] = _Origin(before, True)
+        self._undescribed[pid] = _Origin(before, True, comm)
 
     def exited(self, pid: int, ts: int) -> None:
         """The last thread of `pid` ended at `ts` (monotonic ns). It stays known for the grace period."""
@@ -105,9 +111,8 @@ class ProcessTable:
         self._known[pid] = process
         return process
 
-    def _inherited(self, pid: int) -> Process | None:
-        origin = self._undescribed.get(pid)
-        return origin.ancestor if origin is not None and not origin.executed else None
+    def _origin(self, pid: int) -> _Origin:
+        return self._undescribed.get(pid, _Origin(None, False))
 
     def _forget(self, pid: int) -> None:
         self._known.pop(pid, None)
@@ -125,8 +130,9 @@ class ProcessTable:
 
 def _stand_in(pid: int, origin: _Origin | None) -> Process:
     """What to say of a process that was gone before it could be described."""
+    name = (origin.comm if origin is not None else "") or "unknown_service"
     if origin is None or origin.ancestor is None:
-        return Process(pid, "", {"service.name": "unknown_service", "process.pid": pid})
+        return Process(pid, "", {"service.name": name, "process.pid": pid})
     ancestor = origin.ancestor
     resource = {**ancestor.resource, "process.pid": pid}
     host = resource.get("host.name")
@@ -139,4 +145,4 @@ def _stand_in(pid: int, origin: _Origin | None) -> Process:
         for key, value in resource.items()
         if not key.startswith(_OF_THE_PROGRAM) or key == "process.pid"
     }
-    return Process(pid, "", {**kept, "service.name": "unknown_service"})
+    return Process(pid, "", {**kept, "service.name": name})

@@ -138,7 +138,11 @@ class TraceEncoder:
         return encoded
 
     def _remember_other(self, key: str, value: AttributeValue) -> bytes:
+        encoded = key_value(_ATTRIBUTE_FIELD, key, value)
+        if isinstance(value, float):
+            # Rare, and no good as a key: 0.0 equals -0.0, NaN not even itself.
+            return encoded
         if len(self._others) >= _ATTRIBUTES_REMEMBERED:
             self._others.clear()
-        encoded = self._others[key, value, type(value)] = key_value(_ATTRIBUTE_FIELD, key, value)
+        self._others[key, value, type(value)] = encoded
         return encoded

@@ -60,9 +60,13 @@ class TraceJsonEncoder:
         )
 
     def _remember(self, key: str, value: AttributeValue) -> str:
+        encoded = _key_value(key, value)
+        if isinstance(value, float):
+            # Rare, and no good as a key: 0.0 equals -0.0, NaN not even itself.
+            return encoded
         if len(self._attributes) >= _ATTRIBUTES_REMEMBERED:
             self._attributes.clear()
-        encoded = self._attributes[key, value, type(value)] = _key_value(key, value)
+        self._attributes[key, value, type(value)] = encoded
         return encoded
 
 

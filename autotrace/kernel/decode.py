@@ -123,9 +123,9 @@ def _opened(fields: tuple[int | bytes, ...]) -> ConnectionOpened:
 
 
 def _process(record: bytes) -> Event:
-    kind, _size, ts, _conn, pid, _tid, parent, _pad = abi.PROCESS_EVENT.unpack_from(record)
+    kind, _size, ts, _conn, pid, _tid, parent, _pad, comm = abi.PROCESS_EVENT.unpack_from(record)
     if kind == abi.EventType.PROCESS_START:
-        return ProcessStarted(ts, pid, parent)
+        return ProcessStarted(ts, pid, parent, comm.partition(b"\0")[0].decode(errors="replace"))
     if kind == abi.EventType.PROCESS_SEEN:
         return ProcessSeen(ts, pid)
     if kind == abi.EventType.PROCESS_EXIT:

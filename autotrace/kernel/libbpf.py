@@ -63,6 +63,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "bpf_program__name": (c_char_p, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__attach": (c_void_p, (c_void_p,)),
+    "bpf_program__attach_tracepoint": (c_void_p, (c_void_p, c_char_p, c_char_p)),
     "bpf_program__attach_iter": (c_void_p, (c_void_p, c_void_p)),
     "bpf_link__destroy": (c_int, (c_void_p,)),
     "bpf_link__fd": (c_int, (c_void_p,)),

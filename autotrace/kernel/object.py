@@ -16,6 +16,7 @@ from elftools.elf.sections import SymbolTableSection
 from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.abigen import digest
+from autotrace.kernel.hooks import TRACEPOINTS, existing
 from autotrace.kernel.libbpf import (
     SAMPLE_CALLBACK,
     IterAttachOpts,
@@ -28,7 +29,8 @@ from symbols.btf import Btf
 from symbols.errors import SymbolsError
 
 _SWEEP = "sweep"
-_NEVER_ATTACHED = frozenset({"control", _SWEEP})
+_CONTROL = "control"
+_NEVER_ATTACHED = frozenset({_CONTROL, _SWEEP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +116,33 @@ class Object:
 
     def attach(self) -> None:
         """Attach every program but those that user space runs itself. On a failure all are detached again."""
-        for name in self.programs():
-            if name in _NEVER_ATTACHED:
-                continue
-            program = self._bpf.bpf_object__find_program_by_name(self._object, name.encode())
-            link = self._bpf.bpf_program__attach(program)
-            if not link:
-                code = ctypes.get_errno()
-                words = self._bpf.last_words()
-                self.detach()
-                raise AutotraceError(
-                    f"program {name} could not be attached: {errno_name(code)}; "
-                    f"see `autotrace doctor` for what this kernel allows ({words})"
-                )
-            self._links.append(link)
+        try:
+            for name in self.programs():
+                if name in TRACEPOINTS:
+                    for tracepoint in existing(TRACEPOINTS[name]):
+                        self._attach_to_call(name, tracepoint)
+                elif name not in _NEVER_ATTACHED:
+                    self._keep_link(name, self._bpf.bpf_program__attach(self._program(name)))
+        except BaseException:
+            self.detach()
+            raise
+
+    def _attach_to_call(self, name: str, tracepoint: str) -> None:
+        program = self._program(name)
+        link = self._bpf.bpf_program__attach_tracepoint(program, b"syscalls", tracepoint.encode())
+        self._keep_link(f"{name} on {tracepoint}", link)
+
+    def _keep_link(self, what: str, link: int) -> None:
+        if not link:
+            code = ctypes.get_errno()
+            raise AutotraceError(
+                f"program {what} could not be attached: {errno_name(code)}; "
+                f"see `autotrace doctor` for what this kernel allows ({self._bpf.last_words()})"
+            )
+        self._links.append(link)
+
+    def _program(self, name: str) -> int:
+        return self._bpf.bpf_object__find_program_by_name(self._object, name.encode())
 
     def detach(self) -> None:
         """Detach every program. Maps and what stands in the ring stay readable."""
@@ -214,7 +229,7 @@ class Object:
             options = IterAttachOpts(
                 ctypes.sizeof(IterAttachOpts), ctypes.pointer(info), ctypes.sizeof(IterLinkInfo)
             )
-            program = self._bpf.bpf_object__find_program_by_name(self._object, _SWEEP.encode())
+            program = self._program(_SWEEP)
             link = self._bpf.bpf_program__attach_iter(program, ctypes.byref(options))
             if not link:
                 raise AutotraceError(
@@ -233,7 +248,7 @@ class Object:
 
     def control(self, command: abi.Command, sock: int, conn: int) -> None:
         """Run the program `control` for one connection; one that is gone meanwhile is left alone."""
-        program = self._bpf.bpf_object__find_program_by_name(self._object, b"control")
+        program = self._program(_CONTROL)
         arguments = (ctypes.c_uint64 * 3)(command.value, sock, conn)
         options = TestRunOpts(sz=ctypes.sizeof(TestRunOpts))
         options.ctx_in = ctypes.cast(arguments, c_void_p)

@@ -203,12 +203,11 @@ class Http1Parser(Parser):
                 self._unfinished_head(side, data[start:], position + start, message_at)
                 return
             if self._requests is side or (self._requests is None and not data.startswith(b"HTTP/", start)):
-                self._request(side, data, start, last, position + start, message_at)
+                start = self._request(side, data, start, last, after, position, message_at)
             else:
-                self._response(side, data, start, last, position + start, message_at)
+                start = self._response(side, data, start, last, after, position, message_at)
             if self._over:
                 return
-            start = after
 
     def _counted(self, side: _Side, count: int, tail: bytes) -> None:
         """Account for the `count` bytes that follow what is known, and of which only `tail` is known."""
@@ -225,6 +224,9 @@ class Http1Parser(Parser):
                     if self._over:
                         return
             body = side.body
+            if isinstance(body, Unrecognised) and self._waiting and side is not self._requests:
+                # Among the bytes that are passed over there was a response to one of them.
+                raise MalformedError("gap")
             if body is not None:
                 count = body.skip(count, tail)
                 if body.done:
@@ -258,54 +260,79 @@ class Http1Parser(Parser):
 
     # --- heads --------------------------------------------------------------------------------------------
 
-    def _request(self, side: _Side, data: bytes, start: int, last: int, position: int, at: Context) -> None:
+    def _request(
+        self, side: _Side, data: bytes, start: int, last: int, after: int, position: int, at: Context
+    ) -> int:
+        """Report the request whose head is `data[start:after]`; `data[0]` is at `position`. The index of the
+        first byte that is still to be eaten. Raises MalformedError."""
         line = REQUEST_LINE.match(data, start)
         if line is None:
             raise MalformedError("malformed_start_line")
         raw_method, raw_target, version = line.groups()
         method = raw_method.decode()
         target = raw_target.decode("latin-1")
-        fields = read_fields(data, line.end() - 1, last)
+        kept, length, coding, expects_continue = read_fields(data, line.end() - 1, last)
         self._begin_request(side, method)
-        self._out.append(Request(side.direction, position, at, method, target, version.decode(), fields.kept))
-        side.open = True
+        self._out.append(
+            Request(side.direction, position + start, at, method, target, version.decode(), kept)
+        )
         if method == "CONNECT":
-            self._end(side, self._ts, True)
+            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
             # What follows is not HTTP if the response is 2xx, and often does not wait for it.
             side.body = Unrecognised()
-        elif fields.transfer_encoding is not None:
-            if not is_chunked(fields.transfer_encoding):
+        elif coding is not None:
+            side.open = True
+            if not is_chunked(coding):
                 raise MalformedError("malformed_transfer_encoding")
-            side.body = ChunkedBody(fields.expects_continue)
-        elif fields.content_length is not None:
-            self._set_length(side, content_length(fields.content_length), fields.expects_continue)
+            side.body = ChunkedBody(expects_continue)
+        elif length is not None:
+            return after + self._begin_content(side, length, expects_continue, len(data) - after)
         else:
-            self._end(side, self._ts, True)
+            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
+        return after
 
-    def _response(self, side: _Side, data: bytes, start: int, last: int, position: int, at: Context) -> None:
+    def _response(
+        self, side: _Side, data: bytes, start: int, last: int, after: int, position: int, at: Context
+    ) -> int:
+        """The same for a response."""
         line = STATUS_LINE.match(data, start)
         if line is None:
             raise MalformedError("malformed_start_line")
         version, raw_status = line.groups()
         status = int(raw_status)
-        fields = read_fields(data, line.end() - 1, last)
+        kept, length, coding, _ = read_fields(data, line.end() - 1, last)
         method = self._begin_response(side, status)
         if method is None:
-            return
-        self._out.append(Response(side.direction, position, at, status, version.decode(), fields.kept))
-        side.open = True
-        protocol = switches_to(method, status, fields.kept)
+            return after
+        self._out.append(Response(side.direction, position + start, at, status, version.decode(), kept))
+        protocol = switches_to(method, status, kept)
         if protocol:
+            side.open = True
             self._switch(side, protocol)
         elif has_no_content(method, status):
-            self._end(side, self._ts, True)
-        elif fields.transfer_encoding is not None:
-            side.body = ChunkedBody(not method) if is_chunked(fields.transfer_encoding) else UntilCloseBody()
-        elif fields.content_length is not None:
+            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
+        elif coding is not None:
+            side.open = True
+            side.body = ChunkedBody(not method) if is_chunked(coding) else UntilCloseBody()
+        elif length is not None:
             # The request may have been a HEAD if it was not seen.
-            self._set_length(side, content_length(fields.content_length), not method)
+            return after + self._begin_content(side, length, not method, len(data) - after)
         else:
+            side.open = True
             side.body = UntilCloseBody()
+        return after
+
+    def _begin_content(self, side: _Side, raw_length: bytes, optional: bool, available: int) -> int:
+        """Begin the content of a message with a Content-Length, `available` bytes having come with its head; how
+        many of them it is if that is all of it, else 0: then they are still to be eaten. Raises MalformedError."""
+        side.open = True
+        length = content_length(raw_length)
+        if length > available:
+            side.body = LengthBody(length, optional)
+            return 0
+        side.open = False
+        self._out.append(MessageEnd(side.direction, self._ts, length, True))
+        return length
 
     def _truncated_head(self, side: _Side) -> None:
         """Report the head in `side.pending`, whose end was not captured. Raises MalformedError."""
@@ -374,12 +401,6 @@ class Http1Parser(Parser):
             self._end(requests, requests.last_ts, True)
         return method
 
-    def _set_length(self, side: _Side, length: int, optional: bool) -> None:
-        if length:
-            side.body = LengthBody(length, optional)
-        else:
-            self._end(side, self._ts, True)
-
     def _end(self, side: _Side, ts: int, complete: bool) -> None:
         body = side.body
         side.body = None
@@ -391,9 +412,13 @@ class Http1Parser(Parser):
     def _fail(self, side: _Side, position: int, reason: str) -> None:
         self._end(side, self._ts, False)
         side.body = Unrecognised()
+        self._out.append(ProtocolError(side.direction, position, self._ts, reason))
+        responses = self._sides[1 - side.direction]
         if side is not self._requests:
             self._waiting.clear()
-        self._out.append(ProtocolError(side.direction, position, self._ts, reason))
+        elif reason == "gap" and self._waiting and responses.expected < 0:
+            # A request was missed, and perhaps the response before it: no position is known that would tell.
+            self._fail(responses, responses.expected, reason)
 
     # --- the end ------------------------------------------------------------------------------------------
 

@@ -83,6 +83,9 @@ class StreamTable:
             return None
         parser = stream.parser
         if parser is None:
+            if event.turn != 1:
+                # Turns went by unseen: what comes now is not the connection's first request.
+                stream.connection.from_start = False
             parser = stream.parser = self._parser_for(event.direction, event.data)
             if parser is None:
                 self._note("streams", "protocol_not_recognised")

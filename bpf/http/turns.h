@@ -9,7 +9,7 @@
 
 /* Fill in and send the chunk whose data stands in `scratch`. Returns 0 if the ring had no room. */
 static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratch, __u32 direction,
-				       __u64 position, __u32 length, bool first_of_turn)
+				       __u64 position, __u32 length)
 {
 	struct at_chunk_event *event = &scratch->event;
 
@@ -23,101 +23,123 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	event->direction = direction;
 	event->data_len = length;
 	event->pad = 0;
-	if (first_of_turn)
+	__builtin_memset(&event->other, 0, sizeof(event->other));
+	if (!conn->told) {
+		/* Cleared first: if that side moves meanwhile, it is told again. */
+		conn->dirty[!direction] = 0;
 		event->other = conn->reach[!direction];
-	else
-		__builtin_memset(&event->other, 0, sizeof(event->other));
+	}
 	length &= 2 * AT_DATA_MAX - 1;
 	if (length > AT_DATA_MAX)
 		return 0;
 	event->h.size = sizeof(*event) + length;
-	if (bpf_ringbuf_output(&events, scratch, sizeof(*event) + length, wakeup_flag()))
+	if (bpf_ringbuf_output(&events, scratch, sizeof(*event) + length, wakeup_flag())) {
+		if (!conn->told)
+			conn->dirty[!direction] = 1;
 		return 0;
+	}
+	conn->told = 1;
 	count(AT_SENT);
 	return 1;
 }
 
-/* `bytes` move on `conn` in `direction`; the first of them has stream position `position`.
+/* `bytes` move on `conn` in `direction`; the first of them has stream position `position`. Returns 0 if memory that
+ * had to be read could not be: user memory that was never touched is not there before the call itself needs it.
  *
  * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
  * position that was captured already, and only what is new is sent.
  */
-static __always_inline void capture(struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
+static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
 				    const struct user_bytes *bytes, const struct at_context *at)
 {
-	__u64 call_end = position + bytes->length, from, window_end;
-	bool new_turn = conn->speaker != direction, first_of_turn = new_turn;
+	__u64 call_end = position + bytes->length, from, window_end, captured_end;
+	bool new_turn = conn->speaker != direction;
+	__u32 zero = 0, length, wanted;
 	enum message_start start;
 	struct scratch *scratch;
-	__u32 zero = 0, length, room;
 
 	if (conn->protocol == PROTOCOL_STOPPED)
-		return;
+		return 1;
 	if (new_turn) {
 		conn->turn++;
 		conn->speaker = direction;
 		conn->turn_start = position;
-		conn->captured_end = position;
+		conn->captured_end[direction & 1] = position;
+		conn->told = 0;
 		conn->skip = 0;
 		conn->reach[direction & 1].tail_len = 0;
 	}
-	from = conn->captured_end > position ? conn->captured_end : position;
+	captured_end = conn->captured_end[direction & 1];
+	from = captured_end > position ? captured_end : position;
 	if (from >= call_end)
-		return;
+		return 1;
 	scratch = bpf_map_lookup_elem(&scratches, &zero);
 	if (!scratch)
-		return;
-	room = head_size;
-	window_end = conn->turn_start + room;
+		return 1;
+	window_end = conn->turn_start + head_size;
 	if (from >= window_end || conn->skip) {
 		/* Past the head. A call that starts like a message is a pipelined one: it has a head too. */
-		if (conn->protocol != PROTOCOL_HTTP1)
-			goto counted;
-		length = copy_bytes(bytes, from - position, 8);
-		if (from != position || recognise(scratch->data, length) == START_NONE || length < 5)
-			goto counted;
+		if (conn->protocol != PROTOCOL_HTTP1 || from != position)
+			return 1;
+		length = copy_bytes(bytes, 0, 8);
+		if (!length)
+			return 0;
+		if (length < 5 || recognise(scratch->data, length) == START_NONE)
+			return 1;
 		conn->turn_start = position;
 		conn->skip = 0;
-		window_end = position + room;
+		window_end = position + head_size;
 	}
-	if (window_end - from < room)
-		room = window_end - from;
-	length = copy_bytes(bytes, from - position, room);
+	if (window_end > call_end)
+		window_end = call_end;
+	wanted = window_end - from;
+	length = copy_bytes(bytes, from - position, wanted);
 	if (!length)
-		goto counted;
+		return 0;
 	start = recognise(scratch->data, length);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
-		if (!new_turn || start == START_NONE) {
+		if (start == START_NONE) {
 			conn->skip = 1;
-			if (new_turn)
-				count(AT_UNRECOGNISED_TURNS);
-			return;
+			count(AT_UNRECOGNISED_TURNS);
+			return 1;
 		}
 		conn->protocol = PROTOCOL_HTTP1;
 	}
-	if (!conn->announced)
+	if (!conn->announced) {
+		/* It may have been handed from one process to another (a forking server, SCM_RIGHTS). */
+		conn->pid = at->pid;
 		conn->announced = send_conn_event(AT_CONN_OPEN, (__u64)sk, at->ts, 0);
+	}
 	scratch->event.at = *at;
-	conn->captured_end = from + length;
-	if (!conn->announced || !send_chunk(conn, scratch, direction, from, length, first_of_turn)) {
+	conn->captured_end[direction & 1] = from + length;
+	if (!conn->announced || !send_chunk(conn, scratch, direction, from, length)) {
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
-		else if (new_turn)
+		else if (!conn->told)
 			count(AT_LOST_REQUEST);
 		else
 			count(AT_LOST_CHUNK);
-	} else {
-		/* The new turn told how far the other side had come. */
-		if (first_of_turn)
-			conn->dirty &= ~DIRTY(!direction);
 	}
-	if (from + length >= call_end) {
-		conn->reach[direction & 1].tail_len = 0;
+	return length == wanted;
+}
+
+/* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last
+ * bytes of it. */
+static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end, const struct user_bytes *bytes,
+				  __u64 now)
+{
+	struct at_reach *reach = &conn->reach[direction & 1];
+
+	reach->last_ts = now;
+	reach->end = end;
+	if (conn->protocol != PROTOCOL_HTTP1)
+		return;
+	if (end <= conn->captured_end[direction & 1]) {
+		reach->tail_len = 0;
 		return;
 	}
-counted:
-	keep_tail(&conn->reach[direction & 1], bytes, bytes->length);
-	conn->dirty |= DIRTY(direction);
+	keep_tail(reach, bytes, bytes->length);
+	conn->dirty[direction & 1] = 1;
 }
 
 #endif

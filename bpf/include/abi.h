@@ -11,6 +11,7 @@
 
 #define AT_TAIL_MAX 8	 /* last bytes of a direction that are remembered */
 #define AT_ADDR_MAX 128	 /* sun_path is the longest address, 108 bytes */
+#define AT_COMM_MAX 16	 /* TASK_COMM_LEN */
 #define AT_DATA_MAX 8192 /* most head bytes one chunk can carry; the configured head size may be less */
 
 enum at_event_type {
@@ -120,6 +121,7 @@ struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN 
 	struct at_header h;
 	__u32 parent;
 	__u32 pad;
+	__u8 comm[AT_COMM_MAX]; /* after an exec: the name of the program */
 };
 
 /* The value of the `watched` map: what the programs need to know of a process. Key: thread group id. */

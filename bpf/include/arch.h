@@ -11,18 +11,13 @@
 #if defined(__TARGET_ARCH_x86)
 
 struct pt_regs {
-	unsigned long r10, dx, si, di, orig_ax, cs;
+	unsigned long r10, dx, si, di;
 } __attribute__((preserve_access_index));
 
-#define ARCH_CALL_NUMBER(regs) BPF_CORE_READ(regs, orig_ax)
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, di)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, si)
 #define ARCH_ARG2(regs) BPF_CORE_READ(regs, dx)
 #define ARCH_ARG3(regs) BPF_CORE_READ(regs, r10)
-
-/* A 32-bit program's system calls have other numbers and layouts: they are left alone.
- * 0x23 is __USER32_CS (arch/x86/include/asm/segment.h). */
-#define ARCH_IS_COMPAT(regs) (BPF_CORE_READ(regs, cs) == 0x23)
 
 /* Go keeps the current g below the thread pointer (runtime/go_tls.h, runtime.tlsg: -8 on linux/amd64). */
 static __always_inline __u64 arch_go_g(struct task_struct *task)
@@ -72,15 +67,12 @@ struct pt_regs {
 		};
 	};
 	__u64 orig_x0;
-	__s32 syscallno;
 } __attribute__((preserve_access_index));
 
-#define ARCH_CALL_NUMBER(regs) ((__u64)BPF_CORE_READ(regs, syscallno))
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, orig_x0)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, regs[1])
 #define ARCH_ARG2(regs) BPF_CORE_READ(regs, regs[2])
 #define ARCH_ARG3(regs) BPF_CORE_READ(regs, regs[3])
-#define ARCH_IS_COMPAT(regs) 0
 
 /* On arm64 Go keeps g in a register (R28), which a system call preserves. */
 static __always_inline __u64 arch_go_g(struct task_struct *task)

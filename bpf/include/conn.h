@@ -56,14 +56,21 @@ static __always_inline __u64 extend(__u64 last, __u32 seq)
 	return last + (__s64)(__s32)(seq - (__u32)last);
 }
 
+/* Can bytes be sent now? Not before the connection stands, when its sequence numbers are not chosen yet. */
+static __always_inline bool can_send(struct sock *sk)
+{
+	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+
+	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT;
+}
+
 /* Where sending stands now. Unix sockets have no such number: theirs is counted by the core. Once a FIN is
  * sent, write_seq counts it too, and it is no byte of the stream. */
 static __always_inline __u64 sent_position(const struct conn *conn, struct sock *sk)
 {
 	__u64 last = conn->reach[AT_TX].end;
-	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
 
-	if (conn->family == AF_UNIX || (state != TCP_ESTABLISHED && state != TCP_CLOSE_WAIT))
+	if (conn->family == AF_UNIX || !can_send(sk))
 		return last;
 	return extend(last, BPF_CORE_READ((struct tcp_sock *)sk, write_seq));
 }
@@ -89,6 +96,23 @@ static __always_inline void start_positions(struct conn *conn, struct sock *sk)
 		return;
 	conn->reach[AT_RX].end = (1ULL << 32) + BPF_CORE_READ(tcp, copied_seq);
 	conn->reach[AT_TX].end = (1ULL << 32) + BPF_CORE_READ(tcp, write_seq);
+}
+
+/* Bytes that have come and were not read can still be read when TCP is done with the connection (a reset, or the
+ * end of both directions). close() empties the queue first; a FIN counts as one. */
+static __always_inline bool has_unread_bytes(struct sock *sk)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	return BPF_CORE_READ(sk, sk_receive_queue.qlen) &&
+	       (__s32)(BPF_CORE_READ(tcp, rcv_nxt) - BPF_CORE_READ(tcp, copied_seq)) > 1;
+}
+
+/* Has the last descriptor of a Unix socket been closed? Its memory may be another's by now: then this can say no
+ * although it was, but never yes of a socket in use. */
+static __always_inline bool is_released(struct sock *sk)
+{
+	return !BPF_CORE_READ(sk, sk_socket);
 }
 
 static __always_inline struct conn *find_conn(struct sock *sk)
@@ -214,7 +238,7 @@ static __always_inline void send_progress(struct conn *conn, __u32 direction)
 		count(AT_LOST_PROGRESS);
 		return;
 	}
-	conn->dirty &= ~DIRTY(direction);
+	conn->dirty[direction & 1] = 0;
 	event->h.type = AT_PROGRESS;
 	event->h.size = sizeof(*event);
 	event->h.ts = bpf_ktime_get_ns();

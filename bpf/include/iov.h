@@ -129,12 +129,13 @@ __noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room)
 
 static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 skip, __u32 room)
 {
-	if (bytes->pieces)
-		return copy_pieces(bytes->base, bytes->pieces, skip, room);
+	/* A read may fill less than its buffers: what lies behind is not the connection's. */
 	if (skip >= bytes->length)
 		return 0;
 	if (bytes->length - skip < room)
 		room = bytes->length - skip;
+	if (bytes->pieces)
+		return copy_pieces(bytes->base, bytes->pieces, skip, room);
 	return copy_buffer(bytes->base + skip, 0, room);
 }
 
@@ -175,6 +176,11 @@ static __always_inline void keep_tail(struct at_reach *reach, const struct user_
 {
 	__u64 tail;
 
+	/* The last bytes lie in a later piece, or a later message, than is walked; or not in user memory at all. */
+	if (bytes->pieces ? pieces_length(bytes->base, bytes->pieces) < length : !bytes->base) {
+		reach->tail_len = 0;
+		return;
+	}
 	__builtin_memcpy(&tail, reach->tail, sizeof(tail));
 	if (bytes->pieces)
 		tail = pieces_tail(tail, bytes->base, bytes->pieces, length);

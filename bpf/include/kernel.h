@@ -26,7 +26,10 @@ typedef __u8 bool;
 #define SOCK_STREAM 1
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
+#define MSG_OOB 1
 #define MSG_PEEK 2
+#define MSG_TRUNC 0x20
+#define MSG_ERRQUEUE 0x2000
 #define SOL_SOCKET 1
 #define SO_ERROR 4
 #define EAGAIN 11
@@ -159,8 +162,16 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 };
 
+struct sk_buff_head {
+	__u32 qlen;
+};
+
+struct socket;
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_receive_queue;
+	struct socket *sk_socket;
 	__u16 sk_type;
 	__u16 sk_protocol;
 	int sk_err;
@@ -168,6 +179,7 @@ struct sock {
 
 struct tcp_sock {
 	__u32 copied_seq;
+	__u32 rcv_nxt;
 	__u32 write_seq;
 };
 

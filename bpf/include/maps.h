@@ -15,23 +15,25 @@ enum protocol {
 
 #define TURN_NONE 2 /* neither side has spoken yet; the other values are enum at_direction */
 
-#define DIRTY(direction) (1 << (direction))
-
 struct conn {
 	__u64 id;
 	__u64 turn_start;	  /* position of the turn's first byte, or of the last message start in it */
-	__u64 captured_end;	  /* bytes of this turn before this position are with user space already */
+	__u64 captured_end[2];	  /* by enum at_direction: bytes before this position are with user space */
 	struct at_reach reach[2]; /* by enum at_direction */
 	struct at_context opened;
 	__u32 turn;
-	__u32 pid;
+	__u32 pid;   /* who made it, then who moved its first bytes */
+	__u32 error; /* errno it ended with, while what had come is still being read */
 	__u16 family;
 	__u8 speaker; /* whose turn it is: enum at_direction or TURN_NONE */
 	__u8 protocol;
 	__u8 flags;	/* enum at_conn_flag */
 	__u8 announced; /* AT_CONN_OPEN is with user space */
-	__u8 dirty;	/* DIRTY() of directions that moved on since user space was told */
+	__u8 dirty[2];	/* by enum at_direction: it moved on since user space was told */
+	__u8 told;	/* a chunk of this turn was made */
 	__u8 skip;	/* this turn is not captured: it did not start like a known protocol */
+	__u8 ended;	/* TCP is done with it, its last bytes are still to be read */
+	__u8 pad[5];
 };
 
 struct thread {
@@ -41,6 +43,8 @@ struct thread {
 	__u64 dirty_sk;	  /* connection on which it sent bytes that user space was not told of */
 	__u32 run;	  /* how often a wait has returned */
 	__u32 cause_run;
+	__u32 unread; /* the bytes of the sending call in progress could not all be read when it began */
+	__u32 pad;
 };
 
 /* Key: thread group id. Written by user space (selection) and at fork; read by every program; deleted at exit

@@ -21,6 +21,7 @@ static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 pare
 	event->h.tid = bpf_get_current_pid_tgid();
 	event->parent = parent;
 	event->pad = 0;
+	bpf_get_current_comm(event->comm, sizeof(event->comm));
 	bpf_ringbuf_submit(event, wakeup_flag());
 	count(AT_SENT);
 }
@@ -46,10 +47,12 @@ int process_forks(struct bpf_raw_tracepoint_args *ctx)
 SEC("raw_tp/sched_process_exec")
 int process_execs(struct bpf_raw_tracepoint_args *ctx)
 {
-	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	__u32 tgid = bpf_get_current_pid_tgid() >> 32, old_tid = ctx->args[1];
 	struct at_watched *process = bpf_map_lookup_elem(&watched, &tgid);
 
 	if (process) {
+		/* The thread that called exec is the main thread from now on. */
+		bpf_map_delete_elem(&threads, &old_tid);
 		/* Another program now: what was known of its runtime no longer holds. */
 		process->goid_offset = 0;
 		send_process_event(AT_PROCESS_START, tgid, 0);

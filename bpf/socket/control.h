@@ -10,18 +10,25 @@ const struct at_abi *const volatile abi_types = 0;
 
 #define SWEEP_QUIET_NS 20000000ULL /* a direction that moved in the last 20 ms is still busy */
 
-/* Tell how far the connections have come that user space knows and that went quiet since it was told. */
+/* Tell how far the connections have come that user space knows and that went quiet since it was told. Unix sockets
+ * whose close() was not seen (the process exited, or used dup2) end here. */
 SEC("iter/bpf_map_elem")
 int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct conn *conn = ctx->value;
-	__u64 now = bpf_ktime_get_ns();
+	__u64 *key = ctx->key, now = bpf_ktime_get_ns();
 
-	if (!conn || !conn->announced || !conn->dirty)
+	if (!conn || !key)
 		return 0;
-	if (conn->dirty & DIRTY(AT_RX) && now - conn->reach[AT_RX].last_ts > SWEEP_QUIET_NS)
+	if (conn->family == AF_UNIX && is_released((struct sock *)*key)) {
+		close_conn((struct sock *)*key, conn, 0);
+		return 0;
+	}
+	if (!conn->announced)
+		return 0;
+	if (conn->dirty[AT_RX] && now - conn->reach[AT_RX].last_ts > SWEEP_QUIET_NS)
 		send_progress(conn, AT_RX);
-	if (conn->dirty & DIRTY(AT_TX) && now - conn->reach[AT_TX].last_ts > SWEEP_QUIET_NS)
+	if (conn->dirty[AT_TX] && now - conn->reach[AT_TX].last_ts > SWEEP_QUIET_NS)
 		send_progress(conn, AT_TX);
 	return 0;
 }

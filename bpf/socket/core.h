@@ -18,13 +18,14 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	struct conn *conn = find_conn(sk);
 	struct at_context at;
 
-	if (!thread)
+	if (!thread || !can_send(sk))
 		return;
 	if (!conn)
 		conn = make_conn(sk, AT_CONN_ESTABLISHED, 0);
 	if (!conn)
 		return;
 	thread->sending_sk = (__u64)sk;
+	thread->unread = 0;
 	if (conn->speaker != AT_TX)
 		cause = take_cause(thread, conn->id);
 	if (bytes->pieces)
@@ -32,7 +33,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
 		return;
 	fill_context(&at, process, thread, now, cause);
-	capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
+	thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
 }
 
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */
@@ -40,28 +41,32 @@ static __always_inline void send_unseen_begins(struct sock *sk)
 {
 	struct thread *thread = current_thread();
 
-	if (thread && find_conn(sk))
+	if (thread && find_conn(sk)) {
 		thread->sending_sk = (__u64)sk;
+		thread->unread = 0;
+	}
 }
 
-/* `taken` is what the call returned. */
-static __always_inline void send_ends(struct thread *thread, __s64 taken)
+/* `taken` is what the call returned, `bytes` what it was given (nothing if that is not in user memory). */
+static __always_inline void send_ends(const struct at_watched *process, struct thread *thread,
+				      struct user_bytes *bytes, __s64 taken)
 {
 	struct sock *sk = (struct sock *)thread->sending_sk;
-	struct conn *conn;
+	__u64 now = bpf_ktime_get_ns(), end;
+	struct conn *conn = find_conn(sk);
+	struct at_context at;
 
 	thread->sending_sk = 0;
-	conn = find_conn(sk);
-	if (!conn || taken <= 0)
+	if (!conn || taken <= 0 || conn->protocol == PROTOCOL_STOPPED)
 		return;
-	conn->reach[AT_TX].last_ts = bpf_ktime_get_ns();
-	if (conn->family == AF_UNIX)
-		conn->reach[AT_TX].end += taken;
-	else
-		conn->reach[AT_TX].end = sent_position(conn, sk);
-	if (conn->reach[AT_TX].end > conn->captured_end)
-		conn->dirty |= DIRTY(AT_TX);
-	if (conn->dirty & DIRTY(AT_TX))
+	end = conn->family == AF_UNIX ? conn->reach[AT_TX].end + taken : sent_position(conn, sk);
+	bytes->length = taken;
+	if (thread->unread && bytes->base) {
+		fill_context(&at, process, thread, now, 0);
+		capture(conn, sk, AT_TX, end - taken, bytes, &at);
+	}
+	moved(conn, AT_TX, end, bytes, now);
+	if (conn->dirty[AT_TX])
 		thread->dirty_sk = (__u64)sk;
 }
 
@@ -75,8 +80,19 @@ static __always_inline void tell_what_was_sent(struct thread *thread, struct soc
 		return;
 	dirty = find_conn((struct sock *)thread->dirty_sk);
 	thread->dirty_sk = 0;
-	if (dirty && dirty->announced && (dirty->dirty & DIRTY(AT_TX)))
+	if (dirty && dirty->announced && dirty->dirty[AT_TX])
 		send_progress(dirty, AT_TX);
+}
+
+/* What was sent by calls that were not seen, or are not over yet. */
+static __always_inline void catch_up(struct conn *conn, struct sock *sk)
+{
+	__u64 end = sent_position(conn, sk);
+
+	if (end > conn->reach[AT_TX].end) {
+		conn->reach[AT_TX].end = end;
+		conn->reach[AT_TX].tail_len = 0;
+	}
 }
 
 /* `got` is what the call returned: bytes, 0 at the end of the stream, or a negative errno. */
@@ -92,11 +108,16 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		return;
 	if (got <= 0) {
 		/* The end of a stream makes an event loop act too, like bytes do. */
-		if (conn)
+		if (conn) {
 			set_cause(thread, conn->id);
+			if (conn->ended)
+				close_conn(sk, conn, conn->error);
+		}
 		return;
 	}
 	if (!conn) {
+		if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+			return;
 		conn = make_conn(sk, AT_CONN_ESTABLISHED, 0);
 		if (!conn)
 			return;
@@ -107,28 +128,38 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	end = received_position(conn, sk, got);
 	if (conn->speaker != AT_RX) {
 		tell_what_was_sent(thread, sk);
-		conn->reach[AT_TX].end = sent_position(conn, sk);
+		catch_up(conn, sk);
 	}
 	set_cause(thread, conn->id);
 	bytes->length = got;
 	fill_context(&at, process, thread, now, 0);
 	capture(conn, sk, AT_RX, end - got, bytes, &at);
-	conn->reach[AT_RX].end = end;
-	conn->reach[AT_RX].last_ts = now;
+	moved(conn, AT_RX, end, bytes, now);
+	if (conn->ended && !has_unread_bytes(sk))
+		close_conn(sk, conn, conn->error);
 }
 
-/* A receive whose bytes do not come to user memory (splice). */
+/* A receive whose bytes do not come to user memory (splice, MSG_TRUNC). */
 static __always_inline void receive_unseen_ends(struct sock *sk, __s64 got)
 {
 	struct thread *thread = current_thread();
+	struct user_bytes nowhere = {};
 	struct conn *conn = find_conn(sk);
 
 	if (!conn || !thread || got <= 0)
 		return;
 	set_cause(thread, conn->id);
-	conn->reach[AT_RX].end = received_position(conn, sk, got);
-	conn->reach[AT_RX].last_ts = bpf_ktime_get_ns();
-	conn->dirty |= DIRTY(AT_RX);
+	moved(conn, AT_RX, received_position(conn, sk, got), &nowhere, bpf_ktime_get_ns());
+}
+
+/* A connection that is only being made cannot be known: its socket's address had another one, whose end was not
+ * seen (see sweep). */
+static __always_inline void end_stale(struct sock *sk)
+{
+	struct conn *conn = find_conn(sk);
+
+	if (conn)
+		close_conn(sk, conn, conn->error);
 }
 
 /* connect() has begun (TCP: the socket went to SYN_SENT). */
@@ -140,6 +171,7 @@ static __always_inline struct conn *connect_begins(const struct at_watched *proc
 	if (!thread)
 		return 0;
 	fill_context(&opened, process, thread, bpf_ktime_get_ns(), take_cause(thread, 0));
+	end_stale(sk);
 	return make_conn(sk, AT_CONN_FROM_START | AT_CONN_OUTGOING, &opened);
 }
 
@@ -154,11 +186,9 @@ static __always_inline void unix_connected(const struct at_watched *process, str
 
 static __always_inline void accepted(struct sock *sk)
 {
-	struct conn *conn = find_conn(sk);
-
+	end_stale(sk);
 	/* Bytes that came before accept() was called are in the queue, not yet read: nothing was missed. */
-	if (!conn)
-		make_conn(sk, AT_CONN_FROM_START | AT_CONN_ESTABLISHED, 0);
+	make_conn(sk, AT_CONN_FROM_START | AT_CONN_ESTABLISHED, 0);
 }
 
 /* The thread looked at what became of a connection (getsockopt SO_ERROR): what it does next is because of
@@ -172,13 +202,13 @@ static __always_inline void looked_at(struct sock *sk)
 		set_looked_at(thread, conn->id);
 }
 
-/* close() of a Unix socket has begun: they have no state tracepoint. */
+/* close() has begun. Unix sockets have no state tracepoint, and TCP is done with some connections before. */
 static __always_inline void close_begins(__u32 fd, struct sock *sk)
 {
 	struct conn *conn = find_conn(sk);
 
-	if (conn && conn->family == AF_UNIX && last_reference(fd))
-		close_conn(sk, conn, 0);
+	if (conn && (conn->family == AF_UNIX || conn->ended) && last_reference(fd))
+		close_conn(sk, conn, conn->error);
 }
 
 static __always_inline void waited(void)
@@ -203,7 +233,11 @@ static __always_inline void tcp_state_changes(struct sock *sk, int state)
 		start_positions(conn, sk);
 		conn->flags |= AT_CONN_ESTABLISHED;
 	} else if (conn && state == TCP_CLOSE) {
-		close_conn(sk, conn, BPF_CORE_READ(sk, sk_err));
+		conn->error = BPF_CORE_READ(sk, sk_err);
+		if (conn->announced && has_unread_bytes(sk))
+			conn->ended = 1;
+		else
+			close_conn(sk, conn, conn->error);
 	}
 }
 

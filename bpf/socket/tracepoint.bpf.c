@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* The socket core on system call tracepoints: works on every kernel, sees no io_uring.
  *
- * Two raw tracepoints see every system call; a table tells the few that matter. Raw tracepoints hand over the
- * registers on both sides of the call, so nothing has to be kept between them, and they need no tracefs.
+ * Two programs, each on the tracepoints of just the calls that matter (autotrace/kernel/hooks.py has the list), so
+ * that all other system calls of the machine cost nothing. The arguments are read from the registers saved at the
+ * entry of the call, on its return too: nothing has to be kept between the two.
  */
 #include "core.h"
 #include "control.h"
@@ -51,65 +52,93 @@ const volatile __u8 calls[CALLS] = {
 #endif
 };
 
-static __always_inline __u32 call_of(__u64 number)
+static __always_inline __u32 call_of(__u32 number)
 {
 	return number < CALLS ? calls[number] : CALL_NONE;
 }
 
-/* include/trace/events/syscalls.h: sys_enter(regs, id) */
-SEC("raw_tp/sys_enter")
-int call_enters(struct bpf_raw_tracepoint_args *ctx)
+/* What a sending call was given. Of sendmmsg it is the first message: the others are counted. */
+static __always_inline struct user_bytes sent_bytes(__u32 call, struct pt_regs *regs)
 {
-	__u32 call = call_of(ctx->args[1]);
+	struct user_bytes nowhere = {};
+
+	switch (call) {
+	case CALL_SENDFILE:
+	case CALL_SPLICE:
+		return nowhere;
+	case CALL_WRITE:
+		return one_buffer(ARCH_ARG1(regs), ARCH_ARG2(regs));
+	case CALL_WRITEV:
+		return iov_array(ARCH_ARG1(regs), ARCH_ARG2(regs));
+	default:
+		return msg_bytes(ARCH_ARG1(regs));
+	}
+}
+
+/* What perf's system call tracepoints hand to a program (kernel/trace/trace_syscalls.c, perf_call_bpf_enter and
+ * perf_call_bpf_exit). They leave out the calls of 32-bit programs, whose numbers mean other things. */
+struct call_args {
+	__u64 common;
+	__u32 number;
+	__u32 unset;
+	__s64 result; /* on return; the first argument on entry */
+};
+
+static __always_inline struct pt_regs *saved_registers(void)
+{
+	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+}
+
+SEC("tracepoint")
+int call_enters(struct call_args *ctx)
+{
+	struct at_watched *process = current_watched();
 	struct user_bytes bytes = {};
-	struct at_watched *process;
 	struct pt_regs *regs;
 	struct sock *sk;
+	__u32 call;
 
-	if (call != CALL_CLOSE && (call < CALL_FIRST_SEND || call > CALL_LAST_SEND))
+	if (!process)
 		return 0;
-	process = current_watched();
-	regs = (struct pt_regs *)ctx->args[0];
-	if (!process || ARCH_IS_COMPAT(regs))
-		return 0;
+	call = call_of(ctx->number);
+	regs = saved_registers();
 	sk = stream_sock(call == CALL_SPLICE ? ARCH_ARG2(regs) : ARCH_ARG0(regs));
 	if (!sk)
 		return 0;
-	switch (call) {
-	case CALL_CLOSE:
+	if (call == CALL_CLOSE) {
 		close_begins(ARCH_ARG0(regs), sk);
-		return 0;
-	case CALL_SENDFILE:
-	case CALL_SPLICE:
+	} else if (call == CALL_SENDFILE || call == CALL_SPLICE) {
 		send_unseen_begins(sk);
-		return 0;
-	case CALL_WRITE:
-		bytes = one_buffer(ARCH_ARG1(regs), ARCH_ARG2(regs));
-		break;
-	case CALL_WRITEV:
-		bytes = iov_array(ARCH_ARG1(regs), ARCH_ARG2(regs));
-		break;
-	default: /* sendmsg, and the first message of sendmmsg: the others are counted */
-		bytes = msg_bytes(ARCH_ARG1(regs));
+	} else {
+		bytes = sent_bytes(call, regs);
+		send_begins(process, sk, &bytes);
 	}
-	send_begins(process, sk, &bytes);
 	return 0;
+}
+
+static __always_inline __u64 receive_flags(__u32 call, struct pt_regs *regs)
+{
+	if (call == CALL_RECVMSG)
+		return ARCH_ARG2(regs);
+	return call == CALL_RECVFROM || call == CALL_RECVMMSG ? ARCH_ARG3(regs) : 0;
 }
 
 static __always_inline void receive_returns(struct at_watched *process, __u32 call, struct pt_regs *regs,
 					    __s64 result)
 {
+	__u64 flags = receive_flags(call, regs);
 	struct user_bytes bytes = {};
 	struct sock *sk;
 
-	if (result == -EAGAIN)
-		return;
-	if ((call == CALL_RECVFROM && (ARCH_ARG3(regs) & MSG_PEEK)) ||
-	    (call == CALL_RECVMSG && (ARCH_ARG2(regs) & MSG_PEEK)))
+	if (result == -EAGAIN || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return;
 	sk = stream_sock(ARCH_ARG0(regs));
 	if (!sk)
 		return;
+	if (flags & MSG_TRUNC) {
+		receive_unseen_ends(sk, result);
+		return;
+	}
 	switch (call) {
 	case CALL_READV:
 		bytes = iov_array(ARCH_ARG1(regs), ARCH_ARG2(regs));
@@ -127,30 +156,36 @@ static __always_inline void receive_returns(struct at_watched *process, __u32 ca
 	receive_ends(process, sk, &bytes, result);
 }
 
-/* sys_exit(regs, ret): the argument registers still hold what the call was given. */
-SEC("raw_tp/sys_exit")
-int call_exits(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline void send_returns(struct at_watched *process, struct thread *thread, __u32 call,
+					 struct pt_regs *regs, __s64 result)
 {
-	struct pt_regs *regs = (struct pt_regs *)ctx->args[0];
-	__s64 result = ctx->args[1];
-	__u32 call = call_of(ARCH_CALL_NUMBER(regs));
-	struct at_watched *process;
+	struct user_bytes bytes = sent_bytes(call, regs);
+
+	if (call == CALL_SENDMMSG && result > 0)
+		result = mmsg_total(ARCH_ARG1(regs), result);
+	send_ends(process, thread, &bytes, result);
+}
+
+SEC("tracepoint")
+int call_exits(struct call_args *ctx)
+{
+	struct at_watched *process = current_watched();
+	__s64 result = ctx->result;
+	struct pt_regs *regs;
 	struct thread *thread;
 	struct sock *sk;
+	__u32 call;
 
-	if (call == CALL_NONE || call == CALL_CLOSE)
+	if (!process)
 		return 0;
-	process = current_watched();
-	if (!process || ARCH_IS_COMPAT(regs))
-		return 0;
+	call = call_of(ctx->number);
+	regs = saved_registers();
 	if (call < CALL_FIRST_SEND) {
 		receive_returns(process, call, regs, result);
 	} else if (call <= CALL_LAST_SEND) {
 		thread = known_thread();
-		if (call == CALL_SENDMMSG && result > 0)
-			result = mmsg_total(ARCH_ARG1(regs), result);
 		if (thread && thread->sending_sk)
-			send_ends(thread, result);
+			send_returns(process, thread, call, regs, result);
 		else if (call == CALL_SPLICE && (sk = stream_sock(ARCH_ARG0(regs))))
 			receive_unseen_ends(sk, result);
 	} else if (call == CALL_WAIT) {

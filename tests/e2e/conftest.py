@@ -41,6 +41,21 @@ def _bpf_objects() -> set[tuple[str, int]]:
     return found
 
 
+def _held_by_others() -> set[tuple[str, int]]:
+    """The objects that a process other than ours holds: another agent may run on this host."""
+    held = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            for info in (process / "fdinfo").iterdir():
+                for line in info.read_text().splitlines():
+                    name, _, number = line.partition(":")
+                    if name in ("prog_id", "map_id", "link_id"):
+                        held.add((name.removesuffix("_id"), int(number)))
+        except OSError:
+            continue
+    return held
+
+
 def _children() -> set[int]:
     tasks = Path("/proc/self/task")
     return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
@@ -53,8 +68,8 @@ def nothing_left_behind() -> Iterator[None]:
     descriptors = sorted(open_descriptors())
     pinned = set(Path("/sys/fs/bpf").glob("*"))
     yield
-    # The kernel frees them a little after their last descriptor is closed.
-    wait_for(lambda: _bpf_objects() <= objects, "the BPF objects to go: some were left behind", 5)
     assert _children() <= children, "processes left behind"
+    # The kernel frees them a little after their last descriptor is closed.
+    wait_for(lambda: not _bpf_objects() - objects - _held_by_others(), "BPF objects that were left behind", 5)
     assert len(sorted(open_descriptors())) <= len(descriptors), "file descriptors left behind"
     assert set(Path("/sys/fs/bpf").glob("*")) <= pinned, "files left in /sys/fs/bpf"

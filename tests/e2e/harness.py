@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import signal
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -114,15 +117,17 @@ def read_spans(path: Path) -> list[SpanRecord]:
 
 
 class Traced:
-    """An agent that watches only the command it starts (and the children of that)."""
+    """An agent that watches only the command it starts (and the children of that), or what `options` select."""
 
     def __init__(self, directory: Path, command: list[str], options: tuple[str, ...] = ()) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.json = directory / "spans.jsonl"
+        self.runtime_dir = directory / "run"
         self._said = directory / "agent.log"
         arguments = [
             sys.executable, "-m", "autotrace.cli", "run", "--json", str(self.json), "--metrics-port", "0",
-            "--console", "off", "--runtime-dir", str(directory / "run"), *options, "--", *command,
+            "--console", "off", "--runtime-dir", str(self.runtime_dir), *options,
+            *(["--", *command] if command else []),
         ]  # fmt: skip
         with self._said.open("wb") as said:
             self.process = subprocess.Popen(arguments, stdout=said, stderr=said, start_new_session=True)
@@ -159,6 +164,40 @@ class Traced:
                     name: int(n) for name, n in (item.rsplit(" ", 1) for item in reasons.split(", "))
                 }
         return result
+
+
+@contextmanager
+def running(command: list[str], *ports: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A service that no agent started; it listens on `ports` when this is entered, and ends with it."""
+    process = subprocess.Popen(command, start_new_session=True)
+    try:
+        for port in ports:
+            wait_for(lambda port=port: listening(port), f"{command} to listen on {port}")
+        yield process
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def drive(port: int, paths: list[str], concurrency: int = 1, keep_alive: bool = True) -> list[int]:
+    """GET every path, `concurrency` requests at a time, and give the statuses in the order of the paths.
+
+    A request that fails fails the test.
+    """
+    statuses = [0] * len(paths)
+
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        for i in range(number, len(paths), concurrency):
+            connection.request("GET", paths[i], headers={} if keep_alive else {"Connection": "close"})
+            response = connection.getresponse()
+            response.read()
+            statuses[i] = response.status
+        connection.close()
+
+    with ThreadPoolExecutor(concurrency) as pool:
+        list(pool.map(client, range(concurrency)))
+    return statuses
 
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:

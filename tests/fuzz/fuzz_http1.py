@@ -1,10 +1,13 @@
-"""Coverage-guided fuzzing of the HTTP/1.1 parser. From the root of the repository:
+#!/usr/bin/env python3
+"""Coverage-guided fuzzing of the HTTP/1.1 parser. With the virtual environment active, from the root:
 
     pip install atheris
-    PYTHONPATH=. python tests/fuzz/fuzz_http1.py -max_total_time=600 NEW_INPUTS tests/fuzz/corpus/http1
+    export PYTHONPATH=.
+    tests/fuzz/fuzz_http1.py -max_total_time=600 -max_len=2048 NEW_INPUTS tests/fuzz/corpus/http1
+    tests/fuzz/fuzz_http1.py -merge=1 -max_len=2048 tests/fuzz/corpus/http1 NEW_INPUTS
 
-Inputs that find something new go to the directory NEW_INPUTS. `-merge=1 tests/fuzz/corpus/http1 NEW_INPUTS`
-puts the useful ones into the corpus, which the unit tests replay without atheris.
+The first run puts inputs that do something new into the directory NEW_INPUTS. The second adds the useful
+ones to the corpus, which the unit tests replay without atheris.
 """
 
 from __future__ import annotations

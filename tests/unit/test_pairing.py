@@ -159,6 +159,24 @@ def test_a_closed_connection_ends_what_is_open(
     assert pairing.process_exited(conn.pid, 11) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "process_exited", "reason"),
+    [
+        (0, False, "incomplete_response"),
+        (errno.ECONNRESET, False, "ECONNRESET"),
+        (0, True, "process_exited"),
+        (errno.ECONNRESET, True, "ECONNRESET"),
+    ],
+)
+def test_why_the_connection_ended_is_why_the_response_is_incomplete(
+    pairing: Pairing, error: int, process_exited: bool, reason: str
+) -> None:
+    conn = connection()
+    pairing.messages(conn, [request(1), end(1, RX), response(2)])
+    (exchange,) = ended(pairing.messages(conn, [end(3, TX, complete=False)], error, process_exited))
+    assert exchange.error == reason
+
+
 def test_an_incomplete_response_is_an_error(pairing: Pairing) -> None:
     messages = [request(1), end(1, RX), response(2), end(3, TX, 5, complete=False)]
     (exchange,) = ended(pairing.messages(connection(), messages))

@@ -1,4 +1,4 @@
-"""A threaded HTTP/1.1 server for the end-to-end tests: `backend.py PORT LOG [DELAY_MS]`.
+"""A threaded HTTP/1.1 server for the end-to-end tests: `backend.py PORT LOG [DELAY_MS [ADDRESS]]`.
 
 It answers after a random delay up to DELAY_MS and logs each request as a JSON line: the tests' ground truth.
 Paths: /status/CODE/..., /size/BYTES/..., anything else is 200 with a few bytes.
@@ -15,6 +15,7 @@ from pathlib import Path
 PORT = int(sys.argv[1])
 LOG = Path(sys.argv[2]).open("a", buffering=1)  # noqa: SIM115
 DELAY = float(sys.argv[3]) / 1000 if len(sys.argv) > 3 else 0.0
+ADDRESS = sys.argv[4] if len(sys.argv) > 4 else "127.0.0.1"
 LOCK = threading.Lock()
 
 
@@ -60,4 +61,4 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-Server(("127.0.0.1", PORT), Handler).serve_forever()
+Server((ADDRESS, PORT), Handler).serve_forever()

@@ -5,6 +5,7 @@ Only the agent is a stand-in, because the real one needs a kernel and root: it p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -63,17 +64,19 @@ sys.exit(code)
 """
 
 COUNTS_INTERRUPTS = """
-import os, signal, sys
+import os, signal, time
 interrupts = []
-signal.signal(signal.SIGINT, lambda number, frame: interrupts.append(number))
+def interrupt(number, frame):
+    interrupts.append(number)
+    print("woken", flush=True)
+signal.signal(signal.SIGINT, interrupt)
 def end(number, frame):
     print("interrupts", len(interrupts), flush=True)
     os._exit(5)
 signal.signal(signal.SIGUSR1, end)
 print("ready", flush=True)
 while True:
-    signal.pause()
-    print("woken", flush=True)
+    time.sleep(0.02)
 """
 
 
@@ -87,7 +90,8 @@ def running() -> Iterator[list[subprocess.Popen[str]]]:
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -100,6 +104,7 @@ def start(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
     )
     return running[-1]
@@ -184,9 +189,11 @@ def test_a_second_signal_ends_it_at_once(running: list[subprocess.Popen[str]], d
 def test_signals_go_to_the_command(
     running: list[subprocess.Popen[str]], directory: Path, number: signal.Signals
 ) -> None:
-    trap = "import signal, sys; n = int(sys.argv[1]); signal.signal(n, lambda *_: sys.exit(40 + n)); "
-    wait = "print('ready', flush=True); signal.pause()"
-    process = start(running, "works", directory, sys.executable, "-c", trap + wait, str(int(number)))
+    trap = (
+        "import signal, sys, time; n = int(sys.argv[1]); signal.signal(n, lambda *_: sys.exit(40 + n)); "
+        "print('ready', flush=True); [time.sleep(0.02) for _ in iter(int, 1)]"
+    )
+    process = start(running, "works", directory, sys.executable, "-c", trap, str(int(number)))
     await_line(process, "ready")
     process.send_signal(number)
     output, _ = process.communicate()

@@ -75,6 +75,26 @@ def test_a_vanished_child_that_ran_another_program_is_not_called_by_its_parents_
     assert (child.runtime, child.executable) == ("unknown", "")
 
 
+def test_a_vanished_child_is_called_what_the_kernel_called_its_program() -> None:
+    table = ProcessTable(System(1).describe)
+    table.get(1)
+    table.started(2, parent=1)
+    table.executed(2, "curl")
+    table.executed(3, "wget")
+    assert (table.get(2).service, table.get(2).resource["host.name"]) == ("curl", "here")
+    assert (table.get(3).service, table.get(3).rungs) == ("wget", frozenset({"thread"}))
+
+
+def test_a_vanished_child_of_a_program_that_vanished_is_called_like_that() -> None:
+    table = ProcessTable(System(1).describe)
+    table.get(1)
+    table.started(2, parent=1)
+    table.executed(2, "env")
+    table.executed(2, "curl")
+    table.started(3, parent=2)
+    assert (table.get(3).service, table.get(3).resource["host.name"]) == ("curl", "here")
+
+
 def test_another_program_is_described_anew() -> None:
     system = System(1)
     table = ProcessTable(system.describe)

@@ -32,7 +32,7 @@ VALUES = st.one_of(
     TEXT,
     st.integers(-(2**63), 2**63 - 1),
     st.booleans(),
-    st.floats(),
+    st.floats(allow_nan=False) | st.just(math.nan),
     st.lists(TEXT, max_size=3).map(tuple),
 )
 SPANS = st.builds(
@@ -76,7 +76,7 @@ def test_a_line_is_the_protobuf_request(spans: list[Span]) -> None:
     expected = ExportTraceServiceRequest.FromString(TraceEncoder().encode(spans))
     for line in (encoder.encode(spans), encoder.encode(spans)):
         assert "\n" not in line
-        # Compared as bytes: a NaN in a message is not equal to itself.
+        # Compared as bytes: a NaN in a message is not equal to itself. (JSON has one NaN, doubles have many.)
         assert parse(line).SerializeToString(deterministic=True) == expected.SerializeToString(
             deterministic=True
         )

@@ -100,6 +100,14 @@ def test_equal_values_of_different_types_stay_apart(make_span: Callable[..., Spa
         assert attribute.value.WhichOneof("value") == kind
 
 
+def test_zero_keeps_its_sign(make_span: Callable[..., Span]) -> None:
+    encoder = TraceEncoder()
+    for value in (0.0, -0.0):
+        request = ExportTraceServiceRequest.FromString(encoder.encode([make_span(attributes={"k": value})]))
+        (attribute,) = request.resource_spans[0].scope_spans[0].spans[0].attributes
+        assert math.copysign(1, attribute.value.double_value) == math.copysign(1, value)
+
+
 def test_text_that_is_no_utf8_is_still_sent(make_span: Callable[..., Span]) -> None:
     span = make_span(name="GET /\udcff", attributes={"url.path": "/\udcff", "f": math.inf})
     request = ExportTraceServiceRequest.FromString(TraceEncoder().encode([span]))

@@ -461,7 +461,7 @@ COUNTED = {
             (TX, OK),
         ],
         [
-            *["PUT /", "RX end 10000", "RX gap", "200", "TX end 2", "200", "TX end 2"],
+            *["PUT /", "RX end 10000", "RX gap", "TX gap", "200", "TX end 2", "200", "TX end 2"],
             *["GET /a?b=c", "RX end 0", "200", "TX end 2"],
         ],
     ),
@@ -579,6 +579,27 @@ def test_gap_where_a_response_had_to_begin_gives_up_the_waiting_requests(wire):
     assert short(out) == ["TX gap", "GET /a?b=c", "RX end 0", "200", "TX end 2"]
 
 
+def test_each_gap_where_a_response_had_to_begin_gives_up_the_waiting_requests(wire):
+    """A second response was lost while the first loss had not been got over."""
+    parser = Http1Parser()
+    parser.data(RX, 0, GET, wire.at(1))
+    parser.data(TX, 0, OK, wire.at(2))
+    size = len(GET)
+    for number in (1, 2):
+        parser.data(RX, number * size, GET, wire.at(3 * number))
+        assert short(parser.progress(TX, (number + 1) * len(OK), 3 * number + 1, b"")) == ["TX gap"]
+    parser.data(RX, 3 * size, GET, wire.at(10))
+    assert short(parser.data(TX, 3 * len(OK), OK, wire.at(11))) == ["200", "TX end 2"]
+
+
+def test_gap_where_a_request_had_to_begin_before_any_response_was_seen(wire):
+    """A loss of the response cannot show by its position: nothing is known of that direction yet."""
+    parser = Http1Parser()
+    parser.data(RX, 0, GET, wire.at(1))
+    assert short(parser.progress(RX, 2 * len(GET), 5, b"")) == ["RX gap", "TX gap"]
+    assert short(parser.data(TX, len(OK), OK, wire.at(6))) == ["200", "TX end 2"]
+
+
 def test_gap_where_a_request_had_to_begin(wire):
     connection = wire(Http1Parser())
     connection.turn(RX, GET)
@@ -592,8 +613,8 @@ def test_gap_where_a_request_had_to_begin(wire):
 def test_gap_shown_by_a_later_position_alone(wire):
     parser = Http1Parser()
     parser.data(RX, 0, GET, wire.at(1))
-    assert short(parser.data(RX, 500, GET, wire.at(2))) == ["RX gap", "GET /a?b=c", "RX end 0"]
-    assert short(parser.data(RX, 900, b"nonsense", wire.at(2))) == ["RX gap"]
+    assert short(parser.data(RX, 500, GET, wire.at(2))) == ["RX gap", "TX gap", "GET /a?b=c", "RX end 0"]
+    assert short(parser.data(RX, 900, b"nonsense", wire.at(2))) == ["RX gap", "TX gap"]
 
 
 def test_switch_in_a_truncated_head_shown_by_a_later_position_alone(wire):

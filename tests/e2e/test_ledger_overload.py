@@ -1,0 +1,103 @@
+"""The ring is far too small: what is lost is counted to the last request, and nothing is paired wrongly."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from harness import Result, Traced, drive, free_ports, listening, log_entries, nginx_config, shell, wait_for
+
+STATUSES = (200, 404, 503)
+WRK_SCRIPT = """
+local statuses, number = {200, 404, 503}, 0
+request = function()
+  number = number + 1
+  local path = "/status/" .. statuses[number % 3 + 1] .. "/" .. number .. "x" .. math.random(1000000000)
+  return wrk.format("GET", path)
+end
+"""
+
+
+def _answering_nginx(directory: Path, port: int) -> list[str]:
+    locations = "".join(f"location /status/{code}/ {{ return {code} 'x'; }}" for code in STATUSES)
+    return shell(f"nginx -c {nginx_config(directory, port, locations)}")
+
+
+def _paths(count: int, name: str) -> list[str]:
+    return [f"/status/{STATUSES[i % 3]}/{name}{i}" for i in range(count)]
+
+
+def _check_against_the_log(result: Result, log: Path) -> None:
+    result.check_ledger()
+    served = log_entries(log)
+    assert result.ledger["seen"] == len(served)
+    spans = result.server("nginx")
+    assert len(spans) == len(result.spans)
+    truth = {entry["path"]: entry["status"] for entry in served}
+    assert len(truth) == len(served)
+    assert len({span.path for span in spans}) == len(spans), "a request was reported twice"
+    wrong = [s for s in spans if s.status not in (0, truth[s.path])]
+    assert not wrong, f"{len(wrong)} spans with another request's status, such as {wrong[0]}"
+
+
+def _check_loss(result: Result) -> None:
+    assert set(result.dropped) == {"ring_full"}
+    assert result.dropped["ring_full"] > 0
+    assert "lost_request" in result.said
+
+
+def test_an_agent_that_cannot_run_for_a_while(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    before, during, after = _paths(100, "before"), _paths(4000, "during"), _paths(300, "after")
+    with Traced(
+        tmp_path / "agent", _answering_nginx(tmp_path / "nginx", port), ("--ring-size", "64KiB")
+    ) as agent:
+        wait_for(lambda: listening(port), "nginx")
+        drive(port, before, concurrency=4)
+        load = threading.Thread(target=drive, args=(port, during, 16))
+        load.start()
+        for _ in range(3):
+            os.kill(agent.process.pid, signal.SIGSTOP)
+            time.sleep(0.25)
+            os.kill(agent.process.pid, signal.SIGCONT)
+            time.sleep(0.15)
+        load.join()
+        time.sleep(0.5)
+        drive(port, after, concurrency=4)
+        result = agent.finish()
+    _check_against_the_log(result, tmp_path / "nginx" / "access.log")
+    _check_loss(result)
+    by_path = {span.path: span for span in result.spans}
+    assert len(result.spans) < len(before) + len(during) + len(after)
+    for path in before + after:
+        assert by_path[path].status == int(path.split("/")[2]), path
+
+
+@pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+def test_more_requests_than_the_agent_can_take(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    script = tmp_path / "paths.lua"
+    script.write_text(WRK_SCRIPT)
+    with Traced(
+        tmp_path / "agent", _answering_nginx(tmp_path / "nginx", port), ("--ring-size", "64KiB")
+    ) as agent:
+        wait_for(lambda: listening(port), "nginx")
+        subprocess.run(
+            ["wrk", "-t1", "-c32", "-d3s", "-s", str(script), f"http://127.0.0.1:{port}"],
+            check=True,
+            capture_output=True,
+        )
+        time.sleep(0.5)
+        drive(port, _paths(300, "after"), concurrency=4)
+        result = agent.finish(quiet=2)
+    _check_against_the_log(result, tmp_path / "nginx" / "access.log")
+    _check_loss(result)
+    after = [span for span in result.spans if "/after" in span.path]
+    assert len(after) == 300
+    assert all(span.status == int(span.path.split("/")[2]) for span in after)

@@ -1,0 +1,115 @@
+"""Every system call that reads or writes a socket: one exchange on each side, whatever the calls are like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conversation import Conversation, check, exchanges, hold
+
+READS = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg", "splice"]
+WRITES = ["write", "writev", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice"]
+MEGABYTES_5 = 5 * 1024 * 1024
+
+
+def test_every_pair_of_calls(tmp_path: Path) -> None:
+    conversations = [
+        Conversation(f"/{read}/{write}", options={"read": read, "write": write})
+        for read in READS
+        for write in WRITES
+    ]
+    result = hold(tmp_path, conversations)
+    for conversation in conversations:
+        check(result, conversation)
+    assert len(result.spans) == 2 * sum(conversation.rounds for conversation in conversations)
+
+
+@pytest.mark.parametrize("family", ["inet", "unix"])
+def test_unusual_ways_to_call(tmp_path: Path, family: str) -> None:
+    head = 700
+    small = {"request_size": 600, "response_size": 900}
+    ways = {
+        "peek": Conversation("/peek", options={"peek": 1}),
+        "peek-recvmsg": Conversation("/peek-recvmsg", options={"peek": 1, "read": "recvmsg", "piece": 1000}),
+        "waitall": Conversation("/waitall", options={"waitall": 1, "read": "recvfrom", "pause": 5}),
+        "waitall-recvmsg": Conversation("/waitall-recvmsg", options={"waitall": 1, "read": "recvmsg"}),
+        "refused-and-partial": Conversation(
+            "/refused-and-partial",
+            response_size=MEGABYTES_5,
+            request_size=MEGABYTES_5,
+            options={"nonblock": 1, "sndbuf": 4608, "pause": 30},
+        ),
+        "refused-vectors": Conversation(
+            "/refused-vectors",
+            request_size=MEGABYTES_5,
+            options={"nonblock": 1, "sndbuf": 4608, "write": "writev", "iov": 50, "read": "readv"},
+        ),
+        "refused-sendfile": Conversation(
+            "/refused-sendfile",
+            response_size=MEGABYTES_5,
+            options={"nonblock": 1, "sndbuf": 4608, "write": "sendfile", "read": "recvmsg"},
+        ),
+        "one-byte-each": Conversation("/one-byte-each", **small, options={"piece": 1}),
+        "one-byte-each-polled": Conversation(
+            "/one-byte-each-polled", **small, options={"piece": 1, "nonblock": 1, "write": "sendmsg"}
+        ),
+        "seven-bytes-in-three-pieces": Conversation(
+            "/seven-bytes-in-three-pieces",
+            **small,
+            options={"piece": 7, "write": "writev", "read": "readv"},
+        ),
+        "sixty-pieces": Conversation(
+            "/sixty-pieces", **small, options={"iov": 60, "write": "sendmsg", "read": "recvmsg"}
+        ),
+        "five-hundred-pieces": Conversation(
+            "/five-hundred-pieces", **small, options={"iov": 500, "write": "writev", "read": "readv"}
+        ),
+        "thousand-pieces": Conversation(
+            "/thousand-pieces", options={"iov": 1000, "write": "sendmsg", "read": "recvmsg"}
+        ),
+        "empty-writes": Conversation("/empty-writes", options={"empty": 1, "piece": 3000}),
+        "empty-writes-in-head": Conversation(
+            "/empty-writes-in-head",
+            **small,
+            options={"empty": 1, "piece": head // 100},
+        ),
+        "nothing-in-it": Conversation("/nothing-in-it", request_size=0, response_size=0),
+    }
+    where = {"inet": {}, "unix": {"family": "unix", "address": tmp_path / "socket"}}[family]
+    for conversation in ways.values():
+        conversation.options.update(where)
+        if family == "unix" and "sndbuf" in conversation.options:
+            conversation.request_size = min(conversation.request_size, 500_000)
+            conversation.response_size = min(conversation.response_size, 500_000)
+    result = hold(tmp_path, list(ways.values()))
+    for conversation in ways.values():
+        check(result, conversation)
+
+
+def test_memory_that_was_never_touched(tmp_path: Path) -> None:
+    """It cannot be read before the call itself has brought it in: it is captured then, maybe after the other
+    side has read it. Then the two ends are not joined, but neither is missing."""
+    conversations = [
+        Conversation(f"/cold/{write}", options={"cold": 1, "write": write}) for write in WRITES[:5]
+    ]
+    result = hold(tmp_path, conversations)
+    by_id = {span.span_id: span for span in result.spans}
+    for conversation in conversations:
+        server, client = exchanges(result, conversation.path)
+        assert [len(server), len(client)] == [conversation.rounds] * 2, result.said
+        assert {span.attributes["http.request.body.size"] for span in server + client} == {30_000}
+        assert {span.attributes["http.response.body.size"] for span in server + client} == {50_000}
+    assert all(by_id[s.parent_id].path == s.path for s in result.spans if s.parent_id)
+
+
+def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
+    """Method, path and status are in the part that is there; sizes too, if Content-Length is."""
+    conversation = Conversation("/long-head", request_fields=f"Cookie: {'c' * 9000}\r\n", rounds=3)
+    plain = Conversation("/plain-after")
+    result = hold(tmp_path, [conversation, plain])
+    server, client = exchanges(result, "/long-head")
+    assert [len(server), len(client)] == [3, 3]
+    assert all(span.status == 200 and not span.error for span in server + client)
+    assert [s.parent_id for s in server] == [s.span_id for s in client]
+    assert all(span.attributes["http.response.body.size"] == 50_000 for span in server + client)
+    check(result, plain)
