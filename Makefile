@@ -127,7 +127,7 @@ lint: $(STAMPS)/venv ## check style, types and which part imports which
 
 .PHONY: bench
 bench: setup ## measure cost and speed (as root), print a table, write build/bench.json
-	@$(BIN)/python -m tests.bench $(ARGS)
+	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: wheel
 wheel: bpf ## build a wheel that carries the BPF objects and try it in a clean environment

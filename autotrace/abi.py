@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "ab2892baef309c53"
+DIGEST = "4ea853efd9a83a05"
 
 
 class EventType(IntEnum):
@@ -36,7 +36,8 @@ class Counter(IntEnum):
     THREADS_FULL = 9
     UNRECOGNISED_TURNS = 10
     READ_FAULTS = 11
-    COUNTERS = 12
+    MISSED_RETURNS = 12
+    COUNTERS = 13
 
 
 class ConnFlag(IntEnum):

@@ -19,13 +19,13 @@ from autotrace.discovery.table import ProcessTable
 from autotrace.errors import AutotraceError
 from autotrace.exporters import Exporters
 from autotrace.kernel.decode import DecodeError, decode
-from autotrace.kernel.source import HOOKS, Source, spec
+from autotrace.kernel.source import Source, attach, spec
 from autotrace.ledger import Ledger
 from autotrace.metrics import RedMetrics
 from autotrace.model import Connection, Event, Process, ProcessExited, ProcessSeen, ProcessStarted
 from autotrace.pipeline import Pipeline
 from autotrace.probes import Manifests
-from autotrace.recording import Kind, Recorder, read
+from autotrace.recording import Kind, Recorder, damaged, read
 
 _POLL_MS = 50
 _SWEEP_NS = 200_000_000
@@ -60,6 +60,7 @@ class Agent:
         self._exporters: Exporters | None = None
         self._recorder: Recorder | None = None
         self._pipeline: Pipeline | None = None
+        self._flavour = ""
         self._lost_closes = 0
         self._watched: list[Process] = []
         self._connections = 0
@@ -71,12 +72,18 @@ class Agent:
         host = _BOOT_ID.read_text().strip()
         if config.record_path is not None:
             self._recorder = Recorder(config.record_path, wall_offset_ns, host)
-        self._exporters = Exporters(config, self._ledger, self._metrics)
         report_execs = bool(config.exe_globs or config.everything)
-        self._source = source = Source(
-            spec(config.head_size, config.ring_size, config.max_connections, report_execs),
+        self._source = source = attach(
+            config.hooks,
+            lambda flavour: spec(
+                flavour, config.head_size, config.ring_size, config.max_connections, report_execs
+            ),
             self._records.append,
         )
+        self._flavour = source.flavour
+        self._log(f"attached by {source.flavour}")
+        # After the probes: what they import and open takes as long as all that is before it.
+        self._exporters = Exporters(config, self._ledger, self._metrics)
         self._pipeline = _pipeline(
             config,
             self._ledger,
@@ -115,6 +122,7 @@ class Agent:
                 next_sweep = now + _SWEEP_NS
             if now >= next_tick:
                 self._tick(now)
+                self._check_recorder()
                 next_tick = now + _TICK_NS
 
     def close(self) -> None:
@@ -131,6 +139,8 @@ class Agent:
             self._exporters.close()
         if self._recorder is not None:
             self._recorder.close()
+            if self._recorder.failed:
+                self._log(self._recorder.failed)
         if self._pipeline is not None:
             self._pipeline = None
             for line in self._ledger.render().splitlines():
@@ -139,7 +149,7 @@ class Agent:
     def status(self) -> dict[str, Any]:
         """What `autotrace status` shows: as of the last tick, for it is asked from another thread."""
         return {
-            "hooks": HOOKS,
+            "hooks": self._flavour,
             "connections": self._connections,
             "ledger": self._ledger.snapshot(),
             "processes": [
@@ -214,6 +224,17 @@ class Agent:
         if self._config.ports and not self._stopping.is_set():
             self._select()
 
+    def _check_recorder(self) -> None:
+        """A recording that failed is over, and so is an agent that has nothing else to do."""
+        if self._recorder is None or not self._recorder.failed:
+            return
+        failed = self._recorder.failed
+        self._recorder.close()
+        self._recorder = None
+        if not self._exporters:
+            raise AutotraceError(failed)
+        self._log(failed)
+
 
 def replay(config: Config, path: Path, log: Callable[[str], None]) -> dict[str, Any]:
     """Make the spans of a recording again; returns the ledger. Raises AutotraceError."""
@@ -245,12 +266,17 @@ def replay(config: Config, path: Path, log: Callable[[str], None]) -> dict[str, 
                     continue
                 _follow(processes, event)
                 pipeline.event(event)
-            elif entry.kind is Kind.PROCESS:
-                processes.add(from_dict(entry.json()))
-            elif entry.kind is Kind.COUNTERS:
-                ledger.kernel(entry.json())
-            elif entry.kind is Kind.TICK:
-                now = entry.tick()
+                continue
+            try:
+                if entry.kind is Kind.PROCESS:
+                    processes.add(from_dict(entry.json()))
+                elif entry.kind is Kind.COUNTERS:
+                    ledger.kernel(entry.counters())
+                elif entry.kind is Kind.TICK:
+                    now = entry.tick()
+            except ValueError as error:
+                raise damaged(path, error) from error
+            if entry.kind is Kind.TICK:
                 pipeline.tick(now)
                 processes.expire(now)
         pipeline.finish(now)

@@ -243,11 +243,20 @@ class Config:
             many=True,
         ),
     )
+    hooks: str = field(
+        default="auto",
+        metadata=_about(
+            "hooks",
+            _choice("auto", "fentry", "kprobe", "tracepoint"),
+            Group.CAPTURE,
+            "How to hook the sockets; auto takes the first of the others that this kernel allows.",
+        ),
+    )
     head_size: int = field(
         default=4 * KIB,
         metadata=_about(
             "head-size",
-            _size(256, 16 * KIB),
+            _size(256, 8 * KIB),
             Group.CAPTURE,
             "Read at most this much of the head of each request and response; what follows is only counted.",
         ),

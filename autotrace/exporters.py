@@ -34,13 +34,17 @@ class Exporters:
             self.close()
             raise
 
+    def __bool__(self) -> bool:
+        """Tell if there is any."""
+        return bool(self._queues or self._others)
+
     def emit(self, span: Span) -> None:
         """Hand a span to every exporter; never blocks."""
         for queue in self._queues:
             queue.put(span)
 
     def close(self) -> None:
-        """Send what is queued, within some seconds, and end."""
+        """Send what is queued, within some seconds, and end; the console ends with the RED table."""
         while self._queues:
             self._queues.pop().shutdown(_FLUSH_SECONDS)
         while self._others:
@@ -78,7 +82,7 @@ class Exporters:
 
     def _open_otlp(self, config: Config) -> None:
         from autotrace.export.otlp import OtlpMetricsPusher, OtlpSpanExporter
-        from autotrace.export.otlp_endpoint import OtlpConfigError, resolve
+        from autotrace.export.otlp_endpoint import OtlpConfigError, metric_interval, resolve
 
         try:
             if config.otlp_traces:
@@ -86,15 +90,24 @@ class Exporters:
                 self._queue("otlp", OtlpSpanExporter(endpoint))
             if config.otlp_metrics:
                 endpoint = resolve("metrics", config.otlp_endpoint, config.otlp_protocol, os.environ)
-                pusher = OtlpMetricsPusher(endpoint, self._metrics.collect, self._ledger)
+                interval = metric_interval(os.environ)
+                pusher = OtlpMetricsPusher(endpoint, self._metrics.collect, self._ledger, interval)
                 self._others.append(pusher.shutdown)
         except OtlpConfigError as error:
             raise AutotraceError(str(error)) from error
 
     def _open_console(self) -> None:
-        from autotrace.export.console import ConsoleExporter, can_draw
+        from autotrace.export.console import ConsoleExporter, can_draw, render_red
 
-        self._queue("console", ConsoleExporter(sys.stdout, color=can_draw(sys.stdout)), max_delay=0.2)
+        color = sys.stdout.isatty()
+        self._queue("console", ConsoleExporter(sys.stdout, color=color), max_delay=0.2)
+
+        def print_red() -> None:
+            snapshot = self._metrics.collect()
+            if snapshot.services:
+                print(render_red(snapshot, color=color, unicode=can_draw(sys.stdout)), flush=True)
+
+        self._others.append(print_red)
 
     def _queue(self, name: str, exporter: SpanExporter, max_delay: float = 1.0) -> None:
         self._queues.append(SpanQueue(exporter, self._ledger.exporter(name), name=name, max_delay=max_delay))

@@ -3,7 +3,7 @@
 A file is the magic line, then entries: a 5-byte head (kind, length of the payload, little-endian), the payload.
 The first entry is META. Records stand in the order in which they were handled; TICK entries stand where the
 clock made the user side act, so that a replay acts at the same points. An entry that a crash cut short ends the
-file.
+file; anything else that is not as described here is damage.
 """
 
 from __future__ import annotations
@@ -50,9 +50,19 @@ class Entry(NamedTuple):
     kind: Kind
     payload: bytes
 
-    def json(self) -> Any:
+    def json(self) -> dict[str, Any]:
         """The payload of a JSON entry. Raises ValueError."""
-        return json.loads(self.payload)
+        value = json.loads(self.payload)
+        if not isinstance(value, dict):
+            raise ValueError("an entry is no JSON object")
+        return value
+
+    def counters(self) -> dict[str, int]:
+        """The payload of a COUNTERS entry. Raises ValueError."""
+        counters = self.json()
+        if not all(isinstance(count, int) for count in counters.values()):
+            raise ValueError("a counter is no number")
+        return counters
 
     def tick(self) -> int:
         """The time of a TICK entry. Raises ValueError."""
@@ -64,11 +74,13 @@ class Entry(NamedTuple):
 class Recorder:
     """Writes a recording. Raises AutotraceError if the file cannot be made.
 
-    A write that fails later (a full disk) ends the recording, not the agent: `failed` tells why.
+    A write that fails later (a full disk) ends the recording, not the agent: `failed` is one sentence that tells
+    why.
     """
 
     def __init__(self, path: Path, wall_offset_ns: int, host: str) -> None:
         self.failed = ""
+        self._path = path
         try:
             # It holds request heads: for its owner alone.
             self._file: BinaryIO = open(path, "wb", opener=_private)  # noqa: SIM115
@@ -86,8 +98,12 @@ class Recorder:
         self._json(Kind.PROCESS, description)
 
     def tick(self, now: int) -> None:
-        """Save that the user side looked at the clock."""
+        """Save that the user side looked at the clock, and have everything so far in the file."""
         self._entry(Kind.TICK, _TICK.pack(now))
+        try:
+            self._file.flush()
+        except OSError as error:
+            self._fail(error)
 
     def counters(self, counters: dict[str, int]) -> None:
         """Save the kernel side's counters."""
@@ -98,7 +114,7 @@ class Recorder:
         try:
             self._file.close()
         except OSError as error:
-            self.failed = self.failed or str(error.strerror)
+            self._fail(error)
 
     def _json(self, kind: Kind, value: object) -> None:
         self._entry(kind, json.dumps(value, separators=(",", ":")).encode())
@@ -109,11 +125,19 @@ class Recorder:
         try:
             self._file.write(_HEAD.pack(kind, len(payload)) + payload)
         except OSError as error:
-            self.failed = str(error.strerror)
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.failed = self.failed or (
+            f"the recording {self._path} ends here, it cannot be written: {error.strerror}; give it another place"
+        )
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """The entries of a recording. Raises AutotraceError if it is none, or from another version of the ABI."""
+    """The entries of a recording.
+
+    Raises AutotraceError if it is none, or from another version of the ABI, and where its entries are damaged.
+    """
     try:
         file = path.open("rb")
     except OSError as error:
@@ -122,7 +146,7 @@ def read(path: Path) -> Iterator[Entry]:
         if file.read(len(MAGIC)) != MAGIC:
             raise AutotraceError(f"{path} is not a recording: make one with `autotrace record`")
         first = True
-        while (entry := _next_entry(file)) is not None:
+        while (entry := _next_entry(path, file)) is not None:
             if first:
                 _check_meta(path, entry)
                 first = False
@@ -131,13 +155,20 @@ def read(path: Path) -> Iterator[Entry]:
             raise AutotraceError(f"the recording {path} is empty")
 
 
-def _next_entry(file: BinaryIO) -> Entry | None:
+def damaged(path: Path, why: object) -> AutotraceError:
+    """The error for a recording whose entries are not as they were written."""
+    return AutotraceError(
+        f"the recording {path} is damaged ({why}): what stands before that was replayed, the rest is lost"
+    )
+
+
+def _next_entry(path: Path, file: BinaryIO) -> Entry | None:
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         return None
     kind, length = _HEAD.unpack(head)
     if length > _PAYLOAD_MAX or kind not in _KINDS:
-        return None
+        raise damaged(path, f"there is no entry of kind {kind} with {length} bytes")
     payload = file.read(length)
     return Entry(_KINDS[kind], payload) if len(payload) == length else None
 
@@ -158,7 +189,6 @@ def _check_meta(path: Path, entry: Entry) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-
     return os.open(path, flags, 0o600)
 
 

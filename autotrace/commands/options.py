@@ -46,14 +46,14 @@ class Verb(click.Command):
         return super().collect_usage_pieces(ctx) + (["[-- CMD...]"] if self.takes_command else [])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups = {option.flag: option.group.value for _, option, _ in options()}
+        groups = {name: option.group.value for name, option, _ in options()}
         sections: dict[str, list[tuple[str, str]]] = {group.value: [] for group in Group}
         if self.takes_command:
             about = next(option.help for _, option, _ in options() if option.key == _WITHOUT_FLAG)
             sections[Group.SELECTION.value].append(("-- CMD...", about))
         for parameter in self.get_params(ctx):
-            if record := parameter.get_help_record(ctx):
-                sections[groups.get(parameter.opts[0], Group.GENERAL.value)].append(record)
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
+                sections[groups.get(str(parameter.name), Group.GENERAL.value)].append(record)
         for heading, records in sections.items():
             if records:
                 with formatter.section(heading):

@@ -11,10 +11,21 @@ import json
 from math import isfinite
 
 from autotrace import __version__
-from autotrace.export.otlp_encode import KIND, STATUS_ERROR, by_process, span_flags
-from autotrace.model import AttributeValue, Process, Span
+from autotrace.export.otlp_spans import (
+    ATTRIBUTES_REMEMBERED,
+    by_process,
+    is_int64,
+    span_flags,
+    utf8,
+)
+from autotrace.model import AttributeValue, Process, Role, Span
 
-_ATTRIBUTES_REMEMBERED = 8192
+_KIND = {Role.SERVER: 2, Role.CLIENT: 3}
+"""`Span.SpanKind` of trace.proto."""
+
+_STATUS_ERROR = 2
+"""`Status.StatusCode` of trace.proto."""
+
 _quote = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -44,7 +55,7 @@ class TraceJsonEncoder:
         status = ""
         if span.is_error:
             message = f'"message":{_text(span.status_message)},' if span.status_message else ""
-            status = f',"status":{{{message}"code":{STATUS_ERROR}}}'
+            status = f',"status":{{{message}"code":{_STATUS_ERROR}}}'
         known = self._attributes
         attributes = ",".join(
             [
@@ -54,7 +65,7 @@ class TraceJsonEncoder:
         )
         return (
             f'{{"traceId":"{span.trace_id:032x}","spanId":"{span.span_id:016x}",{state}{parent}'
-            f'"flags":{span_flags(span)},"name":{_text(span.name)},"kind":{KIND[span.role]},'
+            f'"flags":{span_flags(span)},"name":{_text(span.name)},"kind":{_KIND[span.role]},'
             f'"startTimeUnixNano":"{span.start_unix_ns}","endTimeUnixNano":"{span.end_unix_ns}",'
             f'"attributes":[{attributes}]{status}}}'
         )
@@ -64,15 +75,15 @@ class TraceJsonEncoder:
         if isinstance(value, float):
             # Rare, and no good as a key: 0.0 equals -0.0, NaN not even itself.
             return encoded
-        if len(self._attributes) >= _ATTRIBUTES_REMEMBERED:
+        if len(self._attributes) >= ATTRIBUTES_REMEMBERED:
             self._attributes.clear()
         self._attributes[key, value, type(value)] = encoded
         return encoded
 
 
 def _text(value: str) -> str:
-    """A JSON string. Lone surrogates, which UTF-8 cannot carry, become question marks."""
-    return _quote(value if value.isascii() else value.encode("utf-8", "replace").decode())
+    """A JSON string."""
+    return _quote(utf8(value))
 
 
 def _key_value(key: str, value: AttributeValue) -> str:
@@ -85,7 +96,7 @@ def _any_value(value: AttributeValue) -> str:
     if isinstance(value, bool):
         return f'{{"boolValue":{"true" if value else "false"}}}'
     if isinstance(value, int):
-        return f'{{"intValue":"{value}"}}'
+        return f'{{"{"intValue" if is_int64(value) else "stringValue"}":"{value}"}}'
     if isinstance(value, float):
         # proto3 JSON has strings for what JSON numbers cannot say.
         number = (

@@ -1,28 +1,26 @@
-"""RED metrics as an OTLP `ExportMetricsServiceRequest`, in protobuf.
+"""RED metrics as an OTLP `ExportMetricsServiceRequest`, built from the message classes of opentelemetry-proto.
 
-Field numbers: opentelemetry-proto, metrics/v1/metrics.proto. Service-graph metrics stand under a resource of
-the agent itself, because an edge belongs to two services.
+Service-graph metrics stand under a resource of the agent itself, because an edge belongs to two services.
 """
 
 from __future__ import annotations
 
-from autotrace import __version__
-from autotrace.export.otlp_wire import (
-    double,
-    fixed64,
-    key_value,
-    message,
-    number_field,
-    packed_double,
-    packed_fixed64,
-    scope,
-    text,
-)
-from autotrace.model import HistogramPoint, RedSnapshot, ServiceEdge
+from collections.abc import Mapping
 
-_CUMULATIVE = 2
-_HISTOGRAM_ATTRIBUTES = 9
-_NUMBER_ATTRIBUTES = 7
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import (
+    AGGREGATION_TEMPORALITY_CUMULATIVE,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    NumberDataPoint,
+    Sum,
+)
+
+from autotrace.export.otlp_encode import resource, scope, set_value
+from autotrace.export.otlp_spans import utf8
+from autotrace.model import HistogramPoint, RedSnapshot, ServiceEdge
 
 SERVER_DURATION = ("http.server.request.duration", "Duration of HTTP server requests.")
 CLIENT_DURATION = ("http.client.request.duration", "Duration of HTTP client requests.")
@@ -32,69 +30,78 @@ GRAPH_SERVER = ("traces_service_graph_request_server_seconds", "Duration as the 
 GRAPH_CLIENT = ("traces_service_graph_request_client_seconds", "Duration as the client saw it.")
 
 
-def encode_metrics(snapshot: RedSnapshot) -> bytes:
-    """The serialised `ExportMetricsServiceRequest` of a snapshot: one ResourceMetrics for each service."""
-    parts = []
+def encode_metrics(snapshot: RedSnapshot) -> ExportMetricsServiceRequest:
+    """The request that carries a snapshot: one ResourceMetrics for each service."""
+    request = ExportMetricsServiceRequest()
     for service in snapshot.services:
-        metrics = b""
+        metrics = []
         if service.server:
-            metrics += _histogram(snapshot, SERVER_DURATION, service.server)
+            metrics.append(_histogram(snapshot, SERVER_DURATION, service.server))
         if service.client:
-            metrics += _histogram(snapshot, CLIENT_DURATION, service.client)
-        parts.append(_resource_metrics(service.resource, metrics))
+            metrics.append(_histogram(snapshot, CLIENT_DURATION, service.client))
+        _add(request, service.resource, metrics)
     if snapshot.edges:
-        parts.append(_resource_metrics({"service.name": "autotrace"}, _graph(snapshot)))
-    return b"".join(parts)
+        _add(request, {"service.name": "autotrace"}, _graph(snapshot))
+    return request
 
 
-def _resource_metrics(resource: dict[str, str | int], metrics: bytes) -> bytes:
-    attributes = b"".join(key_value(1, key, value) for key, value in resource.items())
-    return message(1, message(1, attributes) + message(2, message(1, scope(__version__)) + metrics))
+def _add(
+    request: ExportMetricsServiceRequest, attributes: Mapping[str, str | int], metrics: list[Metric]
+) -> None:
+    message = request.resource_metrics.add(resource=resource(attributes))
+    message.scope_metrics.add(scope=scope(), metrics=metrics)
 
 
-def _graph(snapshot: RedSnapshot) -> bytes:
+def _graph(snapshot: RedSnapshot) -> list[Metric]:
     edges = snapshot.edges
     server = [HistogramPoint(e.attributes, e.server_counts, e.server_sum, {}) for e in edges]
     client = [HistogramPoint(e.attributes, e.client_counts, e.client_sum, {}) for e in edges]
-    return (
-        _counter(snapshot, GRAPH_TOTAL, [(edge, edge.total) for edge in edges])
-        + _counter(snapshot, GRAPH_FAILED, [(edge, edge.failed) for edge in edges])
-        + _histogram(snapshot, GRAPH_SERVER, [point for point in server if any(point.counts)])
-        + _histogram(snapshot, GRAPH_CLIENT, [point for point in client if any(point.counts)])
-    )
+    return [
+        _counter(snapshot, GRAPH_TOTAL, [(edge, edge.total) for edge in edges]),
+        _counter(snapshot, GRAPH_FAILED, [(edge, edge.failed) for edge in edges]),
+        _histogram(snapshot, GRAPH_SERVER, [point for point in server if any(point.counts)]),
+        _histogram(snapshot, GRAPH_CLIENT, [point for point in client if any(point.counts)]),
+    ]
 
 
-def _metric(name: tuple[str, str], unit: str, data: bytes) -> bytes:
-    return message(2, text(1, name[0]) + text(2, name[1]) + text(3, unit) + data)
-
-
-def _histogram(snapshot: RedSnapshot, name: tuple[str, str], points: list[HistogramPoint]) -> bytes:
-    bounds = packed_double(7, snapshot.bounds)
-    times = fixed64(2, snapshot.start_unix_ns) + fixed64(3, snapshot.time_unix_ns)
-    data = b"".join(
-        message(
-            1,
-            b"".join(key_value(_HISTOGRAM_ATTRIBUTES, k, v) for k, v in point.attributes.items())
-            + times
-            + fixed64(4, sum(point.counts))
-            + double(5, point.sum)
-            + packed_fixed64(6, point.counts)
-            + bounds,
+def _histogram(snapshot: RedSnapshot, name: tuple[str, str], points: list[HistogramPoint]) -> Metric:
+    data_points = [
+        HistogramDataPoint(
+            attributes=_attributes(point.attributes),
+            start_time_unix_nano=snapshot.start_unix_ns,
+            time_unix_nano=snapshot.time_unix_ns,
+            count=sum(point.counts),
+            sum=point.sum,
+            bucket_counts=point.counts,
+            explicit_bounds=snapshot.bounds,
         )
         for point in points
-    )
-    return _metric(name, "s", message(9, data + number_field(2, _CUMULATIVE)))
+    ]
+    histogram = Histogram(data_points=data_points, aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE)
+    return Metric(name=name[0], description=name[1], unit="s", histogram=histogram)
 
 
-def _counter(snapshot: RedSnapshot, name: tuple[str, str], values: list[tuple[ServiceEdge, int]]) -> bytes:
-    times = fixed64(2, snapshot.start_unix_ns) + fixed64(3, snapshot.time_unix_ns)
-    data = b"".join(
-        message(
-            1,
-            b"".join(key_value(_NUMBER_ATTRIBUTES, k, v) for k, v in edge.attributes.items())
-            + times
-            + fixed64(6, value),
+def _counter(snapshot: RedSnapshot, name: tuple[str, str], values: list[tuple[ServiceEdge, int]]) -> Metric:
+    data_points = [
+        NumberDataPoint(
+            attributes=_attributes(edge.attributes),
+            start_time_unix_nano=snapshot.start_unix_ns,
+            time_unix_nano=snapshot.time_unix_ns,
+            as_int=value,
         )
         for edge, value in values
+    ]
+    total = Sum(
+        data_points=data_points,
+        aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE,
+        is_monotonic=True,
     )
-    return _metric(name, "{request}", message(7, data + number_field(2, _CUMULATIVE) + number_field(3, 1)))
+    return Metric(name=name[0], description=name[1], unit="{request}", sum=total)
+
+
+def _attributes(attributes: Mapping[str, str | int | bool]) -> list[KeyValue]:
+    messages = []
+    for key, value in attributes.items():
+        messages.append(KeyValue(key=utf8(key)))
+        set_value(messages[-1].value, value)
+    return messages

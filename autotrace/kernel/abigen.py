@@ -29,6 +29,8 @@ def _fields(prefix: str, kind: Type) -> list[tuple[str, str]]:
                 raise ValueError(
                     f"struct {kind.name} has hidden padding before {member.name}: make it explicit"
                 )
+            if member.bit_size:
+                raise ValueError(f"struct {kind.name} has a bit-field, {member.name}: use flags")
             end = member.offset + member.size
             found += _fields(f"{prefix}{member.name}_", member.type)
         if end != kind.size:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from autotrace import abi
 from autotrace.model import (
@@ -21,6 +23,7 @@ from autotrace.model import (
 )
 
 _AF_UNIX = 1
+_AF_INET = 2
 _AF_INET6 = 10
 _DIRECTIONS = (Direction.RX, Direction.TX)
 _CHUNK = abi.CHUNK_EVENT
@@ -34,21 +37,14 @@ class DecodeError(ValueError):
 
 def decode(record: bytes) -> Event:
     """Turn one record into an event. Raises DecodeError."""
-    if len(record) < abi.HEADER.size:
-        raise DecodeError(f"record of {len(record)} bytes")
-    kind = record[0]
+    kind = record[:4]
+    decoder = _DECODERS.get(kind)
+    if decoder is None:
+        raise DecodeError(f"record of {len(record)} bytes, of unknown type {int.from_bytes(kind, 'little')}")
     try:
-        if kind == abi.EventType.CHUNK:
-            return _chunk(record)
-        if kind == abi.EventType.PROGRESS:
-            return _progress(record)
-        if kind == abi.EventType.CONN_OPEN:
-            return _opened(abi.CONN_EVENT.unpack_from(record))
-        if kind == abi.EventType.CONN_CLOSE:
-            return _closed(record)
-        return _process(record)
+        return decoder(record)
     except (ValueError, IndexError, struct.error) as error:
-        raise DecodeError(f"record of type {kind}: {error}") from error
+        raise DecodeError(f"{abi.EventType(kind[0]).name}: {error}") from error
 
 
 def _chunk(record: bytes) -> Chunk:
@@ -59,7 +55,7 @@ def _chunk(record: bytes) -> Chunk:
         position, turn, direction, data_len, _last_pad,
     ) = _CHUNK.unpack_from(record)  # fmt: skip
     if size != _CHUNK_SIZE + data_len or size > len(record):
-        raise DecodeError(f"chunk of {data_len} bytes in a record of {len(record)}")
+        raise ValueError(f"{data_len} bytes of data in a record of {len(record)}")
     return Chunk(
         conn,
         _DIRECTIONS[direction],
@@ -78,6 +74,10 @@ def _progress(record: bytes) -> Progress:
         abi.PROGRESS_EVENT.unpack_from(record)
     )
     return Progress(ts, conn, _DIRECTIONS[direction], end, last_ts, _tail(tail, tail_len))
+
+
+def _open(record: bytes) -> ConnectionOpened:
+    return _opened(abi.CONN_EVENT.unpack_from(record))
 
 
 def _closed(record: bytes) -> ConnectionClosed:
@@ -99,42 +99,50 @@ def _closed(record: bytes) -> ConnectionClosed:
     )
 
 
-def _opened(fields: tuple[int | bytes, ...]) -> ConnectionOpened:
+def _opened(fields: tuple[Any, ...]) -> ConnectionOpened:
     (
         _type, _size, ts, conn, pid, _tid, sock, peer_sock, netns, family, flags, local_port, remote_port, _error,
         o_ts, o_task, o_cause, o_pid, o_tid, o_run, _pad,
     ) = fields[:21]  # fmt: skip
-    opened_at = Context(o_ts, o_pid, o_tid, o_task, o_run, o_cause) if o_ts else None  # type: ignore[arg-type]
+    opened_at = Context(o_ts, o_pid, o_tid, o_task, o_run, o_cause) if o_ts else None
     return ConnectionOpened(
-        ts,  # type: ignore[arg-type]
-        conn,  # type: ignore[arg-type]
-        pid,  # type: ignore[arg-type]
-        family,  # type: ignore[arg-type]
-        sock,  # type: ignore[arg-type]
-        peer_sock,  # type: ignore[arg-type]
-        netns,  # type: ignore[arg-type]
-        _address(family, fields[31]),  # type: ignore[arg-type]
-        local_port,  # type: ignore[arg-type]
-        _address(family, fields[32]),  # type: ignore[arg-type]
-        remote_port,  # type: ignore[arg-type]
-        bool(flags & abi.ConnFlag.CONN_FROM_START),  # type: ignore[operator]
+        ts,
+        conn,
+        pid,
+        family,
+        sock,
+        peer_sock,
+        netns,
+        _address(family, fields[31]),
+        local_port,
+        _address(family, fields[32]),
+        remote_port,
+        bool(flags & abi.ConnFlag.CONN_FROM_START),
         opened_at,
     )
 
 
-def _process(record: bytes) -> Event:
-    kind, _size, ts, _conn, pid, _tid, parent, _pad, comm = abi.PROCESS_EVENT.unpack_from(record)
-    if kind == abi.EventType.PROCESS_START:
-        return ProcessStarted(ts, pid, parent, comm.partition(b"\0")[0].decode(errors="replace"))
-    if kind == abi.EventType.PROCESS_SEEN:
-        return ProcessSeen(ts, pid)
-    if kind == abi.EventType.PROCESS_EXIT:
-        return ProcessExited(ts, pid)
-    raise DecodeError(f"unknown type {kind}")
+def _started(record: bytes) -> ProcessStarted:
+    _type, _size, ts, _conn, pid, _tid, parent, _pad, comm = abi.PROCESS_EVENT.unpack_from(record)
+    return ProcessStarted(ts, pid, parent, comm.partition(b"\0")[0].decode(errors="replace"))
+
+
+def _exited(record: bytes) -> ProcessExited:
+    fields = abi.PROCESS_EVENT.unpack_from(record)
+    return ProcessExited(fields[2], fields[4])
+
+
+def _seen(record: bytes) -> ProcessSeen:
+    fields = abi.PROCESS_EVENT.unpack_from(record)
+    return ProcessSeen(fields[2], fields[4])
 
 
 def _tail(tail: bytes, length: int) -> bytes:
-    return tail[8 - length :] if 0 < length <= 8 else b""
+    if not length:
+        return b""
+    if length > len(tail):
+        raise ValueError(f"tail of {length} bytes")
+    return tail[-length:]
 
 
 @lru_cache(maxsize=1024)
@@ -143,6 +151,24 @@ def _address(family: int, raw: bytes) -> str:
     if family == _AF_UNIX:
         path = b"@" + raw[1:] if raw[:1] == b"\0" and raw.strip(b"\0") else raw
         return path.rstrip(b"\0").decode(errors="replace")
-    if family == _AF_INET6 and not raw.startswith(_V4_MAPPED):
-        return socket.inet_ntop(socket.AF_INET6, raw[:16])
-    return socket.inet_ntop(socket.AF_INET, raw[12:16] if family == _AF_INET6 else raw[:4])
+    if family == _AF_INET:
+        return socket.inet_ntop(socket.AF_INET, raw[:4])
+    if family != _AF_INET6:
+        raise ValueError(f"unknown address family {family}")
+    if raw.startswith(_V4_MAPPED):
+        return socket.inet_ntop(socket.AF_INET, raw[12:16])
+    return socket.inet_ntop(socket.AF_INET6, raw[:16])
+
+
+_DECODERS: dict[bytes, Callable[[bytes], Event]] = {
+    kind.to_bytes(4, "little"): decoder
+    for kind, decoder in (
+        (abi.EventType.CHUNK, _chunk),
+        (abi.EventType.PROGRESS, _progress),
+        (abi.EventType.CONN_OPEN, _open),
+        (abi.EventType.CONN_CLOSE, _closed),
+        (abi.EventType.PROCESS_START, _started),
+        (abi.EventType.PROCESS_EXIT, _exited),
+        (abi.EventType.PROCESS_SEEN, _seen),
+    )
+}

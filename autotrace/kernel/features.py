@@ -12,7 +12,7 @@ from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import Libbpf
 from autotrace.kernel.object import Object
-from autotrace.kernel.source import spec
+from autotrace.kernel.source import FLAVOURS, spec
 
 _VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 _CAP_SYS_PTRACE, _CAP_DAC_READ_SEARCH, _CAP_PERFMON, _CAP_BPF, _CAP_SYS_ADMIN = 19, 2, 38, 39, 21
@@ -93,35 +93,52 @@ def _btf() -> Feature:
     )
 
 
+_KERNEL_ADVICE = "the kernel is older than 5.15, or locked down: see the message"
+
+
 def _programs() -> Iterator[Feature]:
-    advice = "the kernel is older than 5.15, or locked down: see the message"
-    try:
-        loaded = Object(spec())
-    except AutotraceError as error:
-        yield Feature("BPF programs load", False, str(error), True, advice)
+    working = ""
+    for flavour in FLAVOURS:
+        reason = _why_not(flavour)
+        working = working or ("" if reason else flavour)
+        used = ": used unless --hooks names another" if working == flavour else ""
+        detail = reason or f"loads and attaches{used}"
+        yield Feature(f"socket hooks: {flavour}", not reason, detail, False, _FLAVOUR_ADVICE[flavour])
+    if not working:
+        yield Feature("socket hooks", False, "no flavour works", True, _KERNEL_ADVICE)
         return
-    with loaded:
-        yield Feature("BPF programs load", True, f"{len(loaded.programs())} programs accepted", True, advice)
-        yield _tried("hooks: system call tracepoints", "attached and detached", loaded.attach, advice)
-        yield _tried("ring buffer", "mapped", lambda: loaded.open_ring(lambda _record: None), advice)
-        yield _tried("sweep (BPF iterator)", "works", loaded.sweep, advice)
-        yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0), advice)
+    with Object(spec(working)) as loaded:
+        yield _tried("ring buffer", "mapped", lambda: loaded.open_ring(lambda _record: None))
+        yield _tried("sweep (BPF iterator)", "works", loaded.sweep)
+        yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0))
     yield _memory_lock()
-    yield Feature(
-        "io_uring",
-        False,
-        "reads and writes through io_uring are no system calls: they are not seen",
-        False,
-        "programs that use io_uring for their sockets are traced incompletely",
-    )
+    seen = working != "tracepoint"
+    detail = f"is {'seen' if seen else 'not seen'} by {working} hooks"
+    yield Feature("io_uring", seen, detail, False, "programs that use it for sockets are traced incompletely")
 
 
-def _tried(name: str, good: str, action: Callable[[], object], advice: str) -> Feature:
+_FLAVOUR_ADVICE = {
+    "fentry": "needs BPF trampolines (Linux 5.5) and no lockdown of them; kprobe does the same for more",
+    "kprobe": "needs CONFIG_KPROBES; tracepoint does the same but for io_uring",
+    "tracepoint": _KERNEL_ADVICE,
+}
+
+
+def _why_not(flavour: str) -> str:
+    try:
+        with Object(spec(flavour)) as loaded:
+            loaded.attach()
+    except (AutotraceError, OSError) as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def _tried(name: str, good: str, action: Callable[[], object]) -> Feature:
     try:
         action()
     except (AutotraceError, OSError) as error:
-        return Feature(name, False, str(error), True, advice)
-    return Feature(name, True, good, True, advice)
+        return Feature(name, False, str(error), True, _KERNEL_ADVICE)
+    return Feature(name, True, good, True, _KERNEL_ADVICE)
 
 
 def _memory_lock() -> Feature:

@@ -1,7 +1,8 @@
-"""The system calls that the tracepoint flavour of the socket hooks looks at, and on which side of them.
+"""The system calls that are looked at, and on which side of them.
 
-A send is captured on entry and counted on return; a receive is captured on return. The numbers of the same calls
-stand in bpf/socket/tracepoint.bpf.c.
+A send is captured on entry and counted on return, a receive is captured on return: that is what call_enters and
+call_exits do, which only the tracepoint flavour of the socket hooks has. Calls that move no bytes are looked at by
+every flavour. The numbers of the calls stand in bpf/socket/tracepoint.bpf.c and side_calls.h.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _WAITS = ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select"
 
 TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "call_enters": tuple(f"sys_enter_{call}" for call in (*_SENDS, "close")),
-    "call_exits": tuple(
-        f"sys_exit_{call}"
-        for call in (*_SENDS, *_RECEIVES, *_WAITS, "connect", "accept", "accept4", "getsockopt")
+    "call_exits": tuple(f"sys_exit_{call}" for call in (*_SENDS, *_RECEIVES)),
+    "side_call_exits": tuple(
+        f"sys_exit_{call}" for call in (*_WAITS, "connect", "accept", "accept4", "getsockopt")
     ),
 }
 """Program -> tracepoints of the category `syscalls`. One that a kernel or an architecture lacks is left out."""
@@ -32,11 +33,15 @@ TRACEFS = Path("/sys/kernel/tracing")
 def existing(tracepoints: tuple[str, ...]) -> list[str]:
     """Those of the tracepoints that this kernel has.
 
-    Mounts tracefs if nobody did. Raises AutotraceError if that is not allowed, or there are none.
+    Mounts tracefs if nobody did. Raises AutotraceError if that or reading it is not allowed, or there are none.
     """
     events = TRACEFS / "events" / "syscalls"
-    if not events.exists():
+    try:
+        events.stat()
+    except FileNotFoundError:
         _mount_tracefs()
+    except PermissionError as error:
+        raise AutotraceError(f"{events} may not be read: run as root, or with CAP_DAC_READ_SEARCH") from error
     found = [name for name in tracepoints if (events / name).exists()]
     if not found:
         raise AutotraceError(

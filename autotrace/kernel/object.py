@@ -16,6 +16,7 @@ from elftools.elf.sections import SymbolTableSection
 from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.abigen import digest
+from autotrace.kernel.functions import KernelFunctions
 from autotrace.kernel.hooks import TRACEPOINTS, existing
 from autotrace.kernel.libbpf import (
     SAMPLE_CALLBACK,
@@ -31,6 +32,9 @@ from symbols.errors import SymbolsError
 _SWEEP = "sweep"
 _CONTROL = "control"
 _NEVER_ATTACHED = frozenset({_CONTROL, _SWEEP})
+_REQUIRED_FUNCTIONS = frozenset({"tcp_sendmsg", "tcp_recvmsg"})
+_HAS_NONBLOCK = "recvmsg_has_nonblock"
+_PARAMETERS_WITH_NONBLOCK = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Object:
         self._ring: int | None = None
         self._sweep_link: int | None = None
         self._callback: object = None
+        self._left_out: set[str] = set()
         offsets = _checked_constants(spec)
         self._object = self._bpf.bpf_object__open_file(os.fsencode(spec.path), None)
         if not self._object:
@@ -87,10 +92,41 @@ class Object:
         rodata = self._bpf.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         for name, value in spec.constants.items():
             c_uint32.from_address(rodata + offsets[name]).value = value
+        self._fit_to_kernel(rodata + offsets[_HAS_NONBLOCK] if _HAS_NONBLOCK in offsets else 0)
         for name, entries in spec.map_sizes.items():
             result = self._bpf.bpf_map__set_max_entries(self._map(name), entries)
             if result:
                 raise AutotraceError(f"map {name} cannot have {entries} entries: {errno_name(result)}")
+
+    def _fit_to_kernel(self, has_nonblock: int) -> None:
+        """Leave out the programs whose kernel function does not exist here, and tell the others about theirs.
+
+        `has_nonblock` is the address of the constant of that name, 0 if the object has none.
+        """
+        hooked = {name: target for name in self.programs() if (target := self._hooked_function(name))}
+        if not hooked:
+            return
+        functions = KernelFunctions(self._bpf)
+        try:
+            for name, function in hooked.items():
+                if functions.parameters(function) is not None:
+                    continue
+                if function in _REQUIRED_FUNCTIONS:
+                    raise AutotraceError(
+                        f"this kernel has no function {function} to hook: use --hooks tracepoint"
+                    )
+                self._left_out.add(name)
+                self._bpf.bpf_program__set_autoload(self._program(name), False)
+            if has_nonblock:
+                parameters = functions.parameters("tcp_recvmsg")
+                c_uint32.from_address(has_nonblock).value = parameters == _PARAMETERS_WITH_NONBLOCK
+        finally:
+            functions.close()
+
+    def _hooked_function(self, program: str) -> str:
+        section: bytes = self._bpf.bpf_program__section_name(self._program(program))  # type: ignore[assignment]
+        kind, _, function = section.decode().partition("/")
+        return function if kind in ("fentry", "fexit", "kprobe", "kretprobe") else ""
 
     def _map(self, name: str) -> int:
         found = self._bpf.bpf_object__find_map_by_name(self._object, name.encode())
@@ -121,7 +157,7 @@ class Object:
                 if name in TRACEPOINTS:
                     for tracepoint in existing(TRACEPOINTS[name]):
                         self._attach_to_call(name, tracepoint)
-                elif name not in _NEVER_ATTACHED:
+                elif name not in _NEVER_ATTACHED and name not in self._left_out:
                     self._keep_link(name, self._bpf.bpf_program__attach(self._program(name)))
         except BaseException:
             self.detach()
@@ -261,7 +297,7 @@ def _checked_constants(spec: Spec) -> dict[str, int]:
     advice = "build it again with `make bpf`, or install one version of autotrace"
     try:
         found = digest(Btf.from_elf(spec.path))
-    except (OSError, SymbolsError) as error:
+    except (OSError, ValueError, SymbolsError) as error:
         raise AutotraceError(f"the BPF object {spec.path.name} cannot be read ({error}): {advice}") from error
     if found != abi.DIGEST:
         raise AutotraceError(

@@ -11,28 +11,55 @@ from autotrace.errors import AutotraceError
 from autotrace.kernel.object import Object, Spec
 from autotrace.model import Connection
 
-OBJECT = Path(__file__).resolve().parent.parent / "bpf" / "tracepoint.bpf.o"
+_OBJECTS = Path(__file__).resolve().parent.parent / "bpf"
 """The compiled programs; `make bpf` builds them, a wheel carries them."""
 
-HOOKS = "tracepoint"
-"""The flavour of the socket hooks."""
+FLAVOURS = ("fentry", "kprobe", "tracepoint")
+"""The flavours of the socket hooks, cheapest first. All give the same events, but for io_uring, which tracepoints
+do not see."""
+
+_KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 _PID = struct.Struct("=I")
 _SOCKET = struct.Struct("=Q")
 
 
 def spec(
-    head_size: int = 4096, ring_size: int = 8 << 20, max_connections: int = 65536, report_execs: bool = False
+    flavour: str,
+    head_size: int = 4096,
+    ring_size: int = 8 << 20,
+    max_connections: int = 65536,
+    report_execs: bool = False,
 ) -> Spec:
-    """What to load, with sizes in bytes. Raises AutotraceError if the programs are not built."""
-    if not OBJECT.exists():
-        raise AutotraceError(f"the BPF programs are not built ({OBJECT.name} is missing): run `make bpf`")
+    """What to load, with sizes in bytes.
+
+    Raises AutotraceError if the programs are not built, or this kernel cannot have the flavour at all.
+    """
+    if flavour == "kprobe" and not _KPROBES.exists():
+        raise AutotraceError("this kernel has no kprobes: it is built without CONFIG_KPROBES")
+    path = _OBJECTS / f"{flavour}.bpf.o"
+    if not path.exists():
+        raise AutotraceError(f"the BPF programs are not built ({path.name} is missing): run `make bpf`")
     return Spec(
-        OBJECT,
+        path,
         # Woken early when a quarter of the ring is full.
         {"head_size": head_size, "wakeup_bytes": ring_size // 4, "report_execs": int(report_execs)},
         {"events": ring_size, "conns": max_connections},
     )
+
+
+def attach(hooks: str, make_spec: Callable[[str], Spec], receive: Callable[[bytes], None]) -> Source:
+    """The source with the best flavour that really attaches, or with the one that `hooks` names.
+
+    Raises AutotraceError if none does, with each one's reason.
+    """
+    reasons = []
+    for flavour in FLAVOURS if hooks == "auto" else (hooks,):
+        try:
+            return Source(flavour, make_spec(flavour), receive)
+        except AutotraceError as error:
+            reasons.append(f"{flavour}: {error}")
+    raise AutotraceError("no flavour of the socket hooks works on this kernel: " + "; ".join(reasons))
 
 
 class Source:
@@ -41,7 +68,8 @@ class Source:
     Raises AutotraceError if the kernel refuses something; nothing is left attached then.
     """
 
-    def __init__(self, what: Spec, receive: Callable[[bytes], None]) -> None:
+    def __init__(self, flavour: str, what: Spec, receive: Callable[[bytes], None]) -> None:
+        self.flavour = flavour
         self._object = Object(what)
         try:
             self._object.open_ring(receive)

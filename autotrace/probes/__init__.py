@@ -14,10 +14,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from autotrace.errors import AutotraceError
+
 _RUNGS = frozenset({"thread", "dispatch"})
 
 
-class ManifestError(Exception):
+class ManifestError(AutotraceError):
     """A manifest is wrong. The text is one sentence that names the file and the key."""
 
 

@@ -30,13 +30,21 @@ class Parser(Protocol):
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
 
 
+UNRECOGNISED_TURNS_MAX = 3
+"""Turns of a connection older than the agent that may begin with what is no message: the rest of a body."""
+
+
 class _Stream:
-    __slots__ = ("connection", "parser", "stopped")
+    """`unrecognised` counts the turns that no protocol fitted, the last of them is `unrecognised_turn`."""
+
+    __slots__ = ("connection", "parser", "stopped", "unrecognised", "unrecognised_turn")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.parser: Parser | None = None
         self.stopped = False
+        self.unrecognised = 0
+        self.unrecognised_turn = 0
 
 
 Result = tuple[Connection, list[Message]]
@@ -88,8 +96,7 @@ class StreamTable:
                 stream.connection.from_start = False
             parser = stream.parser = self._parser_for(event.direction, event.data)
             if parser is None:
-                self._note("streams", "protocol_not_recognised")
-                self._stop_capture(stream)
+                self._not_recognised(stream, event.turn)
                 return None
         messages: list[Message] = []
         if event.other_last_ts:
@@ -130,6 +137,15 @@ class StreamTable:
         self._note("streams", "close_not_seen")
         messages = stream.parser.close(ts, False) if stream.parser and not stream.stopped else []
         return stream.connection, messages
+
+    def _not_recognised(self, stream: _Stream, turn: int) -> None:
+        if turn == stream.unrecognised_turn:
+            return
+        stream.unrecognised_turn = turn
+        stream.unrecognised += 1
+        if stream.connection.from_start or stream.unrecognised > UNRECOGNISED_TURNS_MAX:
+            self._note("streams", "protocol_not_recognised")
+            self._stop_capture(stream)
 
     def _stop_capture(self, stream: _Stream) -> None:
         stream.stopped = True

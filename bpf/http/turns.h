@@ -125,8 +125,8 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 
 /* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last
  * bytes of it. */
-static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end, const struct user_bytes *bytes,
-				  __u64 now)
+static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end,
+				  const struct user_bytes *bytes, __u64 now)
 {
 	struct at_reach *reach = &conn->reach[direction & 1];
 

@@ -38,13 +38,14 @@ enum at_counter {
 	AT_LOST_OPEN = 4,     /* ring full: a connection's description (sent again with its next turn) */
 	AT_LOST_CLOSE = 5,    /* ring full: a connection's end */
 	AT_LOST_PROGRESS = 6, /* ring full: a count (sent again by the next sweep) */
-	AT_LOST_PROCESS = 7,  /* ring full: a process's start or end */
+	AT_LOST_PROCESS = 7,  /* a process's start or end (ring full), or a child (map full) */
 	AT_CONNS_FULL = 8,    /* no room for another connection: its bytes were not seen */
 	AT_THREADS_FULL = 9,  /* no room for another thread: its causes are not known */
 	AT_UNRECOGNISED_TURNS =
-		10,	     /* turns of connections that have not spoken a known protocol: not captured */
-	AT_READ_FAULTS = 11, /* user memory that could not be read */
-	AT_COUNTERS = 12,
+		10,		/* turns of connections that have not spoken a known protocol: not captured */
+	AT_READ_FAULTS = 11,	/* user memory that could not be read */
+	AT_MISSED_RETURNS = 12, /* kretprobes that did not run: the end of a call was told late */
+	AT_COUNTERS = 13,
 };
 
 enum at_conn_flag {

@@ -11,8 +11,16 @@
 #if defined(__TARGET_ARCH_x86)
 
 struct pt_regs {
-	unsigned long r10, dx, si, di;
+	unsigned long r10, r8, ax, cx, dx, si, di;
 } __attribute__((preserve_access_index));
+
+/* A kernel function's parameters and result, at a kprobe's context. */
+#define ARCH_PARAM0(regs) ((regs)->di)
+#define ARCH_PARAM1(regs) ((regs)->si)
+#define ARCH_PARAM2(regs) ((regs)->dx)
+#define ARCH_PARAM3(regs) ((regs)->cx)
+#define ARCH_PARAM4(regs) ((regs)->r8)
+#define ARCH_RESULT(regs) ((regs)->ax)
 
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, di)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, si)
@@ -68,6 +76,13 @@ struct pt_regs {
 	};
 	__u64 orig_x0;
 } __attribute__((preserve_access_index));
+
+#define ARCH_PARAM0(regs) ((regs)->regs[0])
+#define ARCH_PARAM1(regs) ((regs)->regs[1])
+#define ARCH_PARAM2(regs) ((regs)->regs[2])
+#define ARCH_PARAM3(regs) ((regs)->regs[3])
+#define ARCH_PARAM4(regs) ((regs)->regs[4])
+#define ARCH_RESULT(regs) ((regs)->regs[0])
 
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, orig_x0)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, regs[1])

@@ -14,8 +14,9 @@
 /* Either one buffer (pieces is 0) or an array of struct iovec. */
 struct user_bytes {
 	__u64 base;
-	__u64 length; /* of the buffer; of an array it is found by pieces_length() */
+	__u64 length; /* of the buffer; of an array it is found by pieces_length(), if not known otherwise */
 	__u64 pieces;
+	__u64 skip; /* bytes of the array that come before the first */
 };
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
@@ -59,7 +60,11 @@ __noinline __u64 mmsg_total(__u64 array, __s64 messages)
 
 static __always_inline bool read_piece(struct iovec *piece, __u64 base, __u32 i)
 {
-	if (bpf_probe_read_user(piece, sizeof(*piece), (void *)(base + i * sizeof(*piece)))) {
+	void *from = (void *)(base + i * sizeof(*piece));
+
+	/* The array is the program's own, or the kernel's copy of it: kernel addresses have the top bit set. */
+	if ((__s64)base < 0 ? bpf_probe_read_kernel(piece, sizeof(*piece), from)
+			    : bpf_probe_read_user(piece, sizeof(*piece), from)) {
 		count(AT_READ_FAULTS);
 		return 0;
 	}
@@ -135,7 +140,7 @@ static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 sk
 	if (bytes->length - skip < room)
 		room = bytes->length - skip;
 	if (bytes->pieces)
-		return copy_pieces(bytes->base, bytes->pieces, skip, room);
+		return copy_pieces(bytes->base, bytes->pieces, skip + bytes->skip, room);
 	return copy_buffer(bytes->base + skip, 0, room);
 }
 
@@ -177,13 +182,13 @@ static __always_inline void keep_tail(struct at_reach *reach, const struct user_
 	__u64 tail;
 
 	/* The last bytes lie in a later piece, or a later message, than is walked; or not in user memory at all. */
-	if (bytes->pieces ? pieces_length(bytes->base, bytes->pieces) < length : !bytes->base) {
+	if (bytes->pieces ? pieces_length(bytes->base, bytes->pieces) < length + bytes->skip : !bytes->base) {
 		reach->tail_len = 0;
 		return;
 	}
 	__builtin_memcpy(&tail, reach->tail, sizeof(tail));
 	if (bytes->pieces)
-		tail = pieces_tail(tail, bytes->base, bytes->pieces, length);
+		tail = pieces_tail(tail, bytes->base, bytes->pieces, length + bytes->skip);
 	else
 		tail = join_tail(tail, bytes->base + length, length);
 	__builtin_memcpy(reach->tail, &tail, sizeof(tail));

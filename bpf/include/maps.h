@@ -43,8 +43,10 @@ struct thread {
 	__u64 dirty_sk;	  /* connection on which it sent bytes that user space was not told of */
 	__u32 run;	  /* how often a wait has returned */
 	__u32 cause_run;
+	__u64 message;	    /* kprobes: the struct msghdr of the sending or receiving call in progress */
+	__u64 receiving_sk; /* kprobes: set between the start and the end of a receiving call */
+	__u32 receiving_flags;
 	__u32 unread; /* the bytes of the sending call in progress could not all be read when it began */
-	__u32 pad;
 };
 
 /* Key: thread group id. Written by user space (selection) and at fork; read by every program; deleted at exit

@@ -38,7 +38,8 @@ int process_forks(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!process || child_tgid == parent_tgid)
 		return 0;
-	bpf_map_update_elem(&watched, &child_tgid, process, BPF_ANY);
+	if (bpf_map_update_elem(&watched, &child_tgid, process, BPF_ANY))
+		count(AT_LOST_PROCESS);
 	send_process_event(AT_PROCESS_START, child_tgid, parent_tgid);
 	return 0;
 }

@@ -28,7 +28,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	thread->unread = 0;
 	if (conn->speaker != AT_TX)
 		cause = take_cause(thread, conn->id);
-	if (bytes->pieces)
+	if (bytes->pieces && !bytes->length)
 		bytes->length = pieces_length(bytes->base, bytes->pieces);
 	if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
 		return;
@@ -202,12 +202,12 @@ static __always_inline void looked_at(struct sock *sk)
 		set_looked_at(thread, conn->id);
 }
 
-/* close() has begun. Unix sockets have no state tracepoint, and TCP is done with some connections before. */
-static __always_inline void close_begins(__u32 fd, struct sock *sk)
+/* A socket is released. Unix sockets have no state tracepoint, and TCP is done with some connections before. */
+static __always_inline void released(struct sock *sk)
 {
 	struct conn *conn = find_conn(sk);
 
-	if (conn && (conn->family == AF_UNIX || conn->ended) && last_reference(fd))
+	if (conn && (conn->family == AF_UNIX || conn->ended))
 		close_conn(sk, conn, conn->error);
 }
 

@@ -7,6 +7,7 @@
  */
 #include "core.h"
 #include "control.h"
+#include "side_calls.h"
 
 #include "../process/lifecycle.h"
 
@@ -25,32 +26,28 @@ enum call {
 	CALL_SENDFILE,
 	CALL_SPLICE,
 	CALL_LAST_SEND = CALL_SPLICE,
-	CALL_CONNECT,
-	CALL_ACCEPT,
-	CALL_GETSOCKOPT,
 	CALL_CLOSE,
-	CALL_WAIT,
 };
 
 #define CALLS 512
 
+/* clang-format off */
 const volatile __u8 calls[CALLS] = {
-	[NR_read] = CALL_READ,	       [NR_readv] = CALL_READV,
-	[NR_recvfrom] = CALL_RECVFROM, [NR_recvmsg] = CALL_RECVMSG,
-	[NR_recvmmsg] = CALL_RECVMMSG, [NR_write] = CALL_WRITE,
-	[NR_writev] = CALL_WRITEV,     [NR_sendto] = CALL_WRITE, /* the same first three arguments */
-	[NR_sendmsg] = CALL_SENDMSG,   [NR_sendmmsg] = CALL_SENDMMSG,
-	[NR_sendfile] = CALL_SENDFILE, [NR_splice] = CALL_SPLICE,
-	[NR_connect] = CALL_CONNECT,   [NR_accept] = CALL_ACCEPT,
-	[NR_accept4] = CALL_ACCEPT,    [NR_getsockopt] = CALL_GETSOCKOPT,
-	[NR_close] = CALL_CLOSE,       [NR_epoll_pwait] = CALL_WAIT,
-	[NR_epoll_pwait2] = CALL_WAIT, [NR_ppoll] = CALL_WAIT,
-	[NR_pselect6] = CALL_WAIT,
-#ifdef NR_epoll_wait
-	[NR_epoll_wait] = CALL_WAIT,   [NR_poll] = CALL_WAIT,
-	[NR_select] = CALL_WAIT,
-#endif
+	[NR_read] = CALL_READ,
+	[NR_readv] = CALL_READV,
+	[NR_recvfrom] = CALL_RECVFROM,
+	[NR_recvmsg] = CALL_RECVMSG,
+	[NR_recvmmsg] = CALL_RECVMMSG,
+	[NR_write] = CALL_WRITE,
+	[NR_writev] = CALL_WRITEV,
+	[NR_sendto] = CALL_WRITE, /* the same first three arguments */
+	[NR_sendmsg] = CALL_SENDMSG,
+	[NR_sendmmsg] = CALL_SENDMMSG,
+	[NR_sendfile] = CALL_SENDFILE,
+	[NR_splice] = CALL_SPLICE,
+	[NR_close] = CALL_CLOSE,
 };
+/* clang-format on */
 
 static __always_inline __u32 call_of(__u32 number)
 {
@@ -75,20 +72,6 @@ static __always_inline struct user_bytes sent_bytes(__u32 call, struct pt_regs *
 	}
 }
 
-/* What perf's system call tracepoints hand to a program (kernel/trace/trace_syscalls.c, perf_call_bpf_enter and
- * perf_call_bpf_exit). They leave out the calls of 32-bit programs, whose numbers mean other things. */
-struct call_args {
-	__u64 common;
-	__u32 number;
-	__u32 unset;
-	__s64 result; /* on return; the first argument on entry */
-};
-
-static __always_inline struct pt_regs *saved_registers(void)
-{
-	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-}
-
 SEC("tracepoint")
 int call_enters(struct call_args *ctx)
 {
@@ -106,7 +89,8 @@ int call_enters(struct call_args *ctx)
 	if (!sk)
 		return 0;
 	if (call == CALL_CLOSE) {
-		close_begins(ARCH_ARG0(regs), sk);
+		if (last_reference(ARCH_ARG0(regs)))
+			released(sk);
 	} else if (call == CALL_SENDFILE || call == CALL_SPLICE) {
 		send_unseen_begins(sk);
 	} else {
@@ -188,28 +172,7 @@ int call_exits(struct call_args *ctx)
 			send_returns(process, thread, call, regs, result);
 		else if (call == CALL_SPLICE && (sk = stream_sock(ARCH_ARG0(regs))))
 			receive_unseen_ends(sk, result);
-	} else if (call == CALL_WAIT) {
-		waited();
-	} else if (call == CALL_ACCEPT) {
-		if (result >= 0 && (sk = stream_sock(result)))
-			accepted(sk);
-	} else if (call == CALL_GETSOCKOPT) {
-		if (ARCH_ARG1(regs) == SOL_SOCKET && ARCH_ARG2(regs) == SO_ERROR &&
-		    (sk = stream_sock(ARCH_ARG0(regs))))
-			looked_at(sk);
-	} else if (call == CALL_CONNECT && result == 0) {
-		sk = stream_sock(ARCH_ARG0(regs));
-		if (sk && BPF_CORE_READ(sk, __sk_common.skc_family) == AF_UNIX)
-			unix_connected(process, sk);
 	}
-	return 0;
-}
-
-/* include/trace/events/sock.h: inet_sock_set_state(sk, oldstate, newstate) */
-SEC("raw_tp/inet_sock_set_state")
-int socket_state_changes(struct bpf_raw_tracepoint_args *ctx)
-{
-	tcp_state_changes((struct sock *)ctx->args[0], ctx->args[2]);
 	return 0;
 }
 

@@ -17,6 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+AUTOTRACE = [sys.executable, "-m", "autotrace.cli"]
+POWERLESS = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+"""Before a command: it may do nothing then that an ordinary user may not."""
+
 SERVICES = Path(__file__).parent / "services"
 LEDGER = re.compile(
     r"exchanges: seen (\d+) = emitted (\d+) \+ dropped (\d+)(?: \(([^)]*)\))?; in flight (\d+)"
@@ -105,8 +109,8 @@ def read_spans(path: Path) -> list[SpanRecord]:
                             span.get("parentSpanId", ""),
                             span["name"],
                             kinds[span["kind"]],
-                            resource["service.name"],
-                            resource["process.pid"],
+                            resource.get("service.name", ""),
+                            resource.get("process.pid", 0),
                             int(span["startTimeUnixNano"]),
                             int(span["endTimeUnixNano"]),
                             span.get("status", {}).get("code") == 2,
@@ -125,7 +129,7 @@ class Traced:
         self.runtime_dir = directory / "run"
         self._said = directory / "agent.log"
         arguments = [
-            sys.executable, "-m", "autotrace.cli", "run", "--json", str(self.json), "--metrics-port", "0",
+            *AUTOTRACE, "run", "--json", str(self.json), "--metrics-port", "0",
             "--console", "off", "--runtime-dir", str(self.runtime_dir), *options,
             *(["--", *command] if command else []),
         ]  # fmt: skip
@@ -147,6 +151,16 @@ class Traced:
 
     def said(self) -> str:
         return self._said.read_text()
+
+    def status(self) -> dict[str, Any]:
+        """What `autotrace status` says; empty while the agent does not answer."""
+        asked = cli("status", "--json", "--runtime-dir", str(self.runtime_dir))
+        answer: dict[str, Any] = json.loads(asked.stdout) if asked.returncode == 0 else {}
+        return answer
+
+    def watched(self) -> set[int]:
+        """The pids that the agent says it watches; it says so at most a second later."""
+        return {process["pid"] for process in self.status().get("processes", ())}
 
     def finish(self, quiet: float = 0.6) -> Result:
         """Let the last spans come, end the command, and read everything back."""
@@ -193,6 +207,8 @@ def drive(port: int, paths: list[str], concurrency: int = 1, keep_alive: bool = 
             response = connection.getresponse()
             response.read()
             statuses[i] = response.status
+            if not keep_alive:
+                connection.close()
         connection.close()
 
     with ThreadPoolExecutor(concurrency) as pool:
@@ -200,7 +216,12 @@ def drive(port: int, paths: list[str], concurrency: int = 1, keep_alive: bool = 
     return statuses
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+def cli(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run an autotrace command to its end; `before` stands before it."""
+    return subprocess.run([*before, *AUTOTRACE, *arguments], capture_output=True, text=True, timeout=40)
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 20) -> None:
     """Wait until `condition` holds; the test fails if it does not come to."""
     end = time.monotonic() + seconds
     while not condition():

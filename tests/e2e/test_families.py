@@ -163,4 +163,4 @@ def test_an_ipv4_client_of_a_dual_stack_server_that_is_not_ours(tmp_path: Path) 
     (span,) = result.spans
     assert (span.kind, span.path, span.status, span.link) == ("client", "/v4/0", 200, "none")
     assert span.attributes["network.peer.address"] == "127.0.0.1"
-    assert http.client.OK == span.status
+    assert span.status == http.client.OK

@@ -1,7 +1,7 @@
 """A threaded HTTP/1.1 server for the end-to-end tests: `backend.py PORT LOG [DELAY_MS [ADDRESS]]`.
 
 It answers after a random delay up to DELAY_MS and logs each request as a JSON line: the tests' ground truth.
-Paths: /status/CODE/..., /size/BYTES/..., anything else is 200 with a few bytes.
+Paths: /status/CODE/..., /size/BYTES/..., /chunked/BYTES/..., anything else is 200 with a few bytes.
 """
 
 import json
@@ -25,30 +25,56 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self):
         begin = time.monotonic_ns()
-        length = int(self.headers.get("Content-Length") or 0)
-        while length:
-            length -= len(self.rfile.read(min(length, 65536)))
+        received = self.receive()
         if DELAY:
             time.sleep(random.uniform(DELAY / 4, DELAY))
         parts = self.path.split("?")[0].split("/")
         status = int(parts[2]) if parts[1] == "status" else 200
-        body = b"x" * int(parts[2]) if parts[1] == "size" else b"hello"
+        body = b"x" * int(parts[2]) if parts[1] in ("size", "chunked") else b"hello"
+        chunked = parts[1] == "chunked" and self.request_version == "HTTP/1.1"
         if status in (204, 304):
             body = b""
         self.send_response(status)
-        if status not in (204, 304):
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        elif status not in (204, 304):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command == "HEAD":
+            body = b""
+        elif chunked:
+            self.send_chunks(body)
+        else:
             self.wfile.write(body)
         entry = {
             "method": self.command,
             "path": self.path,
             "status": status,
+            "received": received,
+            "sent": len(body),
             "ns": time.monotonic_ns() - begin,
         }
         with LOCK:
             LOG.write(json.dumps(entry) + "\n")
+
+    def receive(self):
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            received = 0
+            while size := int(self.rfile.readline(), 16):
+                received += len(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            return received
+        length = left = int(self.headers.get("Content-Length") or 0)
+        while left:
+            left -= len(self.rfile.read(min(left, 65536)))
+        return length
+
+    def send_chunks(self, body):
+        for start in range(0, len(body), 3000):
+            piece = body[start : start + 3000]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        self.wfile.write(b"0\r\n\r\n")
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
 

@@ -11,7 +11,7 @@ LOG = Path(sys.argv[2]).open("a", buffering=1)  # noqa: SIM115
 
 async def call(port, path):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
     response = await reader.read()
     writer.close()
     return int(response.split()[1])

@@ -168,6 +168,7 @@ static ssize_t receive_some(int fd, char *bytes, size_t head_left, size_t length
 	struct iovec pieces[IOV_MOST];
 	struct mmsghdr messages[2];
 	struct msghdr message = {.msg_iov = pieces};
+	ssize_t moved;
 
 	if (!strcmp(how, "splice")) {
 		static int null = -1;
@@ -185,8 +186,13 @@ static ssize_t receive_some(int fd, char *bytes, size_t head_left, size_t length
 		return readv(fd, pieces, message.msg_iovlen);
 	if (!strcmp(how, "recvmsg"))
 		return recvmsg(fd, &message, flags);
-	return total(messages, recvmmsg(fd, messages, two_messages(messages, pieces, message.msg_iovlen),
-					MSG_WAITFORONE, 0));
+	message.msg_iovlen = two_messages(messages, pieces, message.msg_iovlen);
+	moved = total(messages, recvmmsg(fd, messages, message.msg_iovlen, MSG_WAITFORONE, 0));
+	/* The first message's room may not be full, and yet the second has something. */
+	if (moved > (ssize_t)messages[0].msg_len)
+		memmove(bytes + messages[0].msg_len, messages[1].msg_hdr.msg_iov->iov_base,
+			messages[1].msg_len);
+	return moved;
 }
 
 static void wait_until(int fd, short event)

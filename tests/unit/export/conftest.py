@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import threading
 import time
@@ -51,6 +52,7 @@ class Receiver:
         self.metrics: list[metrics_service_pb2.ExportMetricsServiceRequest] = []
         self.headers: list[dict[str, str]] = []
         self.fail: Any = None
+        self.retry_after = ""
         self.rejected = 0
         self.hang = threading.Event()
         self.hang.set()
@@ -117,8 +119,11 @@ def start_http(receiver: Receiver, port: int = 0) -> None:
                 receiver.traces.append(trace_service_pb2.ExportTraceServiceRequest.FromString(body))
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
+            if receiver.retry_after:
+                self.send_header("retry-after", receiver.retry_after)
             self.end_headers()
-            self.wfile.write(answer)
+            with contextlib.suppress(ConnectionError):  # nobody waits for it any more
+                self.wfile.write(answer)
 
         def log_message(self, *args: object) -> None:
             """Stay quiet."""

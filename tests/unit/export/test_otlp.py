@@ -1,6 +1,7 @@
 """OTLP against real receivers, over gRPC and HTTP."""
 
 import logging
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -10,8 +11,7 @@ import grpc
 import pytest
 
 from autotrace.export.otlp import OtlpMetricsPusher, OtlpSpanExporter
-from autotrace.export.otlp_endpoint import resolve
-from autotrace.export.otlp_send import HttpSender
+from autotrace.export.otlp_endpoint import OtlpConfigError, resolve
 from autotrace.export.queue import SpanQueue
 from autotrace.ledger import Ledger
 from autotrace.model import RedSnapshot, ServiceEdge, ServiceMetrics, Span
@@ -23,8 +23,8 @@ UNAVAILABLE = {"grpc": grpc.StatusCode.UNAVAILABLE, "http/protobuf": 503}
 BAD = {"grpc": grpc.StatusCode.INVALID_ARGUMENT, "http/protobuf": 400}
 
 
-def queue_to(port: int, protocol: str, ledger: Ledger, **environ: str) -> SpanQueue:
-    endpoint = resolve("traces", f"http://127.0.0.1:{port}", protocol, environ)
+def queue_to(port: int, protocol: str, ledger: Ledger) -> SpanQueue:
+    endpoint = resolve("traces", f"http://127.0.0.1:{port}", protocol, os.environ)
     exporter = OtlpSpanExporter(endpoint)
     account = ledger.exporter("otlp")
     return SpanQueue(
@@ -52,9 +52,11 @@ def assert_balanced(ledger: Ledger) -> None:
     assert account.accepted == account.sent + sum(account.dropped.values())
 
 
-def test_delivers(receiver: Any, protocol: str, make_span: MakeSpan) -> None:
+def test_delivers(receiver: Any, protocol: str, make_span: MakeSpan, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger()
-    queue = queue_to(receiver.port, protocol, ledger, OTEL_EXPORTER_OTLP_HEADERS="api-key=secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
+    queue = queue_to(receiver.port, protocol, ledger)
     spans = [make_span(i) for i in range(250)]
     for span in spans:
         queue.put(span)
@@ -67,12 +69,17 @@ def test_delivers(receiver: Any, protocol: str, make_span: MakeSpan) -> None:
     assert_balanced(ledger)
 
 
-def test_delivers_compressed(receiver: Any, protocol: str, make_span: MakeSpan) -> None:
+def test_delivers_compressed(
+    receiver: Any, protocol: str, make_span: MakeSpan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger()
-    queue = queue_to(receiver.port, protocol, ledger, OTEL_EXPORTER_OTLP_COMPRESSION="gzip")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip")
+    queue = queue_to(receiver.port, protocol, ledger)
     queue.put(make_span(1))
     queue.shutdown(10)
     assert receiver.span_ids() == [make_span(1).span_id]
+    if protocol == "http/protobuf":  # gRPC's server does not tell
+        assert receiver.headers[0]["Content-Encoding"] == "gzip"
     assert_balanced(ledger)
 
 
@@ -168,25 +175,72 @@ def test_partial_success_is_counted(receiver: Any, protocol: str, make_span: Mak
     assert_balanced(ledger)
 
 
-def test_http_reconnects_when_the_kept_connection_was_closed() -> None:
+def test_http_reconnects_when_the_kept_connection_was_closed(make_span: MakeSpan) -> None:
     """A receiver that closes after every answer without saying so."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
             for _ in range(2):
                 connection, _ = listener.accept()
-                with connection:
-                    connection.recv(65536)
+                with connection, connection.makefile("rb") as lines:
+                    length = 0
+                    while (line := lines.readline()) != b"\r\n":
+                        name, _, value = line.partition(b":")
+                        length = int(value) if name.lower() == b"content-length" else length
+                    lines.read(length)
                     connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        sender = HttpSender(resolve("traces", url, "http/protobuf", {}))
-        outcomes = [sender.send(b"x").outcome.value, sender.send(b"x").outcome.value]
-        sender.close()
+        exporter = OtlpSpanExporter(resolve("traces", url, "http/protobuf", {}))
+        outcomes = [exporter.export([make_span()]).outcome.value for _ in range(2)]
+        exporter.shutdown()
         thread.join(5)
     assert outcomes == ["sent", "sent"]
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf"], indirect=True)
+def test_the_wait_that_a_backend_asks_for(make_span: MakeSpan, receiver: Any, protocol: str) -> None:
+    receiver.fail, receiver.retry_after = 429, "7"
+    exporter = OtlpSpanExporter(resolve("traces", f"http://127.0.0.1:{receiver.port}", protocol, {}))
+    result = exporter.export([make_span()])
+    exporter.shutdown()
+    assert (result.outcome.value, result.retry_after) == ("retry", 7.0)
+
+
+def test_refused_connection_is_told_in_few_words(protocol: str, free_port: int, make_span: MakeSpan) -> None:
+    exporter = OtlpSpanExporter(resolve("traces", f"http://127.0.0.1:{free_port}", protocol, {}))
+    result = exporter.export([make_span()])
+    exporter.shutdown()
+    assert result.outcome.value == "retry"
+    assert "Connection refused" in result.problem
+    assert "object at 0x" not in result.problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"), ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")],
+)
+def test_a_variable_that_the_library_cannot_use(
+    variable: str, value: str, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(OtlpConfigError) as caught:
+        OtlpSpanExporter(resolve("traces", f"http://127.0.0.1:{free_port}", "grpc", os.environ))
+    assert value in str(caught.value)
+    assert "OTEL_EXPORTER_OTLP_" in str(caught.value)
+
+
+def test_headers_that_cannot_be_sent_cost_the_batch_and_are_told(
+    receiver: Any, protocol: str, make_span: MakeSpan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%0Ab")
+    exporter = OtlpSpanExporter(resolve("traces", f"http://127.0.0.1:{receiver.port}", protocol, {}))
+    result = exporter.export([make_span()])
+    exporter.shutdown()
+    assert result.outcome.value == "dropped"
+    assert "OTEL_EXPORTER_OTLP_HEADERS" in result.problem
 
 
 def test_metrics_are_pushed(receiver: Any, protocol: str, eventually: Eventually) -> None:

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The socket core on kprobes: for kernels without BPF trampolines; io_uring is seen.
+ *
+ * A kretprobe can be missed: the kernel has a bounded number of instances of it, and each call that is blocked in
+ * the function holds one. So nothing that matters waits for one. TCP's bytes are taken at tcp_cleanup_rbuf, which
+ * tcp_recvmsg calls when it has copied some; a missed end of a send is made up for by the thread's next one, and
+ * counted.
+ */
+#include "control.h"
+#include "messages.h"
+#include "side_calls.h"
+
+#include "../process/lifecycle.h"
+
+static __always_inline void make_up_for_missed(struct thread *thread)
+{
+	struct sock *sk = (struct sock *)thread->sending_sk;
+	struct conn *conn = sk ? find_conn(sk) : 0;
+
+	if (!sk)
+		return;
+	count(AT_MISSED_RETURNS);
+	thread->sending_sk = 0;
+	if (!conn)
+		return;
+	catch_up(conn, sk);
+	conn->reach[AT_TX].last_ts = bpf_ktime_get_ns();
+	conn->dirty[AT_TX] = 1;
+	thread->dirty_sk = (__u64)sk;
+}
+
+static __always_inline void any_send_begins(struct sock *sk, struct msghdr *message)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? current_thread() : 0;
+
+	if (!thread || !sk)
+		return;
+	make_up_for_missed(thread);
+	thread->message = (__u64)message;
+	if (message)
+		message_send_begins(process, sk, message);
+	else
+		send_unseen_begins(sk);
+}
+
+static __always_inline void any_send_ends(__s64 taken)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+
+	if (thread && thread->sending_sk)
+		message_send_ends(process, thread, (struct msghdr *)thread->message, taken);
+}
+
+SEC("kprobe/tcp_sendmsg")
+int tcp_send_begins(struct pt_regs *ctx)
+{
+	any_send_begins((struct sock *)ARCH_PARAM0(ctx), (struct msghdr *)ARCH_PARAM1(ctx));
+	return 0;
+}
+
+SEC("kretprobe/tcp_sendmsg")
+int tcp_send_ends(struct pt_regs *ctx)
+{
+	any_send_ends((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+/* Until Linux 6.5; see fentry.bpf.c. */
+SEC("kprobe/tcp_sendpage")
+int tcp_sendpage_begins(struct pt_regs *ctx)
+{
+	any_send_begins((struct sock *)ARCH_PARAM0(ctx), 0);
+	return 0;
+}
+
+SEC("kretprobe/tcp_sendpage")
+int tcp_sendpage_ends(struct pt_regs *ctx)
+{
+	any_send_ends((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+static __always_inline void any_receive_begins(struct sock *sk, struct msghdr *message, __u32 flags)
+{
+	struct thread *thread = current_watched() ? current_thread() : 0;
+
+	if (!thread)
+		return;
+	thread->receiving_sk = flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) ? 0 : (__u64)sk;
+	thread->receiving_flags = flags;
+	thread->message = (__u64)message;
+}
+
+SEC("kprobe/tcp_recvmsg")
+int tcp_receive_begins(struct pt_regs *ctx)
+{
+	__u64 flags = ARCH_PARAM3(ctx), flags_with_nonblock = ARCH_PARAM4(ctx);
+
+	if (recvmsg_has_nonblock)
+		flags = flags_with_nonblock;
+	any_receive_begins((struct sock *)ARCH_PARAM0(ctx), (struct msghdr *)ARCH_PARAM1(ctx), flags);
+	return 0;
+}
+
+/* void tcp_cleanup_rbuf(struct sock *sk, int copied): `copied` since the call began. It comes once at the end, and
+ * before each wait in a call that waits for more; taking bytes by position makes that harmless. */
+SEC("kprobe/tcp_cleanup_rbuf")
+int tcp_copied(struct pt_regs *ctx)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+	struct sock *sk = (struct sock *)ARCH_PARAM0(ctx);
+	__s64 copied = (__s32)ARCH_PARAM1(ctx);
+
+	if (!thread || copied <= 0)
+		return 0;
+	if (thread->receiving_sk == (__u64)sk)
+		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags,
+				 copied);
+	else if (!thread->receiving_sk && !thread->receiving_flags)
+		receive_unseen_ends(sk, copied); /* tcp_read_sock, for splice */
+	return 0;
+}
+
+/* Only for what tcp_cleanup_rbuf is not called for: the end of the stream, errors. Missing it loses no bytes. */
+SEC("kretprobe/tcp_recvmsg")
+int tcp_receive_ends(struct pt_regs *ctx)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+	__s64 got = (__s32)ARCH_RESULT(ctx);
+	struct sock *sk;
+
+	if (!thread)
+		return 0;
+	sk = (struct sock *)thread->receiving_sk;
+	thread->receiving_sk = 0;
+	if (sk && got <= 0)
+		message_received(process, sk, 0, thread->receiving_flags, got);
+	thread->receiving_flags = 0;
+	return 0;
+}
+
+SEC("kprobe/tcp_close")
+int tcp_closes(struct pt_regs *ctx)
+{
+	released((struct sock *)ARCH_PARAM0(ctx));
+	return 0;
+}
+
+static __always_inline struct sock *sock_of(__u64 socket)
+{
+	return BPF_CORE_READ((struct socket *)socket, sk);
+}
+
+SEC("kprobe/unix_stream_sendmsg")
+int unix_send_begins(struct pt_regs *ctx)
+{
+	any_send_begins(sock_of(ARCH_PARAM0(ctx)), (struct msghdr *)ARCH_PARAM1(ctx));
+	return 0;
+}
+
+SEC("kretprobe/unix_stream_sendmsg")
+int unix_send_ends(struct pt_regs *ctx)
+{
+	any_send_ends((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+SEC("kprobe/unix_stream_recvmsg")
+int unix_receive_begins(struct pt_regs *ctx)
+{
+	any_receive_begins(sock_of(ARCH_PARAM0(ctx)), (struct msghdr *)ARCH_PARAM1(ctx), ARCH_PARAM3(ctx));
+	return 0;
+}
+
+/* Unix sockets tell their bytes here only. A miss is noticed when the thread receives again. */
+SEC("kretprobe/unix_stream_recvmsg")
+int unix_receive_ends(struct pt_regs *ctx)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+	struct sock *sk;
+
+	if (!thread)
+		return 0;
+	sk = (struct sock *)thread->receiving_sk;
+	thread->receiving_sk = 0;
+	if (sk)
+		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags,
+				 (__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+SEC("kprobe/unix_release")
+int unix_closes(struct pt_regs *ctx)
+{
+	struct sock *sk = sock_of(ARCH_PARAM0(ctx));
+
+	if (sk)
+		released(sk);
+	return 0;
+}
+
+/* The helpers used (bpf_probe_read_*, bpf_ringbuf_*) are for GPL-compatible programs only. */
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,43 @@
+"""A command under the agent: its output, its exit code and its signals are its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from harness import (
+    Traced,
+    cli,
+    wait_for,
+)
+
+
+def _run(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    quiet = ("--metrics-port", "0", "--console", "off", "--runtime-dir", str(tmp_path))
+    return cli("run", *quiet, "--", *command)
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 128 + 9), ("kill -TERM $$", 128 + 15)],
+)
+def test_the_exit_code_is_the_commands(tmp_path: Path, script: str, code: int) -> None:
+    ended = _run(tmp_path, "sh", "-c", f"echo out; echo err >&2; {script}")
+    assert ended.returncode == code
+    assert ended.stdout == "out\n"
+    assert "err\n" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1"])
+def test_signals_are_passed_on(tmp_path: Path, name: str) -> None:
+    ready = tmp_path / "ready"
+    trap = f"trap 'echo got {name}; exit 5' {name.removeprefix('SIG')}"
+    script = f"{trap}; touch {ready}; while :; do sleep 0.05; done"
+    with Traced(tmp_path / "agent", ["sh", "-c", script]) as agent:
+        wait_for(ready.exists, "the command to be ready")
+        agent.process.send_signal(getattr(signal, name))
+        assert agent.process.wait(20) == 5
+    assert agent.said().count(f"got {name}") == 1
+    assert "exchanges: seen 0 = emitted 0 + dropped 0; in flight 0" in agent.said()

@@ -1,0 +1,72 @@
+"""What the doctor finds, on this machine, with all rights and with few."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from autotrace.kernel.features import Feature, probe
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+PROBE = """
+import json
+from autotrace.kernel.features import probe
+print(json.dumps(probe()))
+"""
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, to load BPF programs and to give up rights"
+)
+
+
+def probed(run: Run, capabilities: str = "") -> dict[str, Feature]:
+    done = run(PROBE, capabilities=capabilities)
+    assert done.stderr == ""
+    return {feature.name: feature for feature in (Feature(*each) for each in json.loads(done.stdout))}
+
+
+def test_root_has_all_that_is_needed() -> None:
+    found = {feature.name: feature for feature in probe()}
+    assert not [feature for feature in found.values() if feature.needed and not feature.ok]
+    assert found["privileges"].detail == "CAP_SYS_ADMIN"
+    assert found["ring buffer"].ok
+    assert found["sweep (BPF iterator)"].ok
+
+
+def test_probing_leaves_nothing_open() -> None:
+    probe()
+    before = len(os.listdir("/proc/self/fd"))
+    probe()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_without_rights_it_says_which_are_missing(run_without_rights: Run) -> None:
+    found = probed(run_without_rights)
+    privileges = found["privileges"]
+    assert (privileges.ok, privileges.needed) == (False, True)
+    assert privileges.detail == "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+    assert "run as root" in privileges.advice
+    # Nothing is tried that must fail for the same reason.
+    assert [name for name, feature in found.items() if not feature.ok] == ["privileges"]
+
+
+def test_the_rights_to_load_without_those_to_read(run_without_rights: Run) -> None:
+    found = probed(run_without_rights, "+bpf,+perfmon")
+    assert found["privileges"].ok
+    assert found["privileges"].detail == "missing CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+    refused = [feature for feature in found.values() if "tracing/events/syscalls" in feature.detail]
+    assert refused
+    for feature in refused:
+        assert not feature.ok
+        assert feature.detail.endswith("may not be read: run as root, or with CAP_DAC_READ_SEARCH")
+
+
+def test_the_four_capabilities_that_it_names_are_enough(run_without_rights: Run) -> None:
+    found = probed(run_without_rights, "+bpf,+perfmon,+sys_ptrace,+dac_read_search")
+    assert found["privileges"].detail == "CAP_BPF, CAP_PERFMON and what /proc needs"
+    assert not [feature for feature in found.values() if feature.needed and not feature.ok]

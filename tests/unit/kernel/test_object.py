@@ -1,0 +1,173 @@
+"""Objects that do not belong to this version are refused before anything is loaded; those that do leave nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autotrace import abi
+from autotrace.errors import AutotraceError
+from autotrace.kernel.abigen import OBJECT
+from autotrace.kernel.object import Object, Spec
+
+BUILT = OBJECT.read_bytes()
+KEY, VALUE = b"\x2a\0\0\0", bytes(abi.WATCHED.size)
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to load BPF programs")
+
+
+def refusal(path: Path, constants: dict[str, int] | None = None) -> str:
+    """The one sentence with which an object is refused."""
+    with pytest.raises(AutotraceError) as caught:
+        Object(Spec(path, constants or {}, {}))
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def other_version(tmp_path: Path) -> Path:
+    """The built object, but for the name of one member."""
+    path = tmp_path / "other.bpf.o"
+    assert BUILT.count(b"\0tail_len\0") == 1
+    path.write_bytes(BUILT.replace(b"\0tail_len\0", b"\0tail_max\0"))
+    return path
+
+
+def test_an_object_with_other_types_is_refused(other_version: Path) -> None:
+    sentence = refusal(other_version)
+    assert "other.bpf.o and autotrace/abi.py are of different versions" in sentence
+    assert abi.DIGEST in sentence
+    assert "make bpf" in sentence
+
+
+def test_an_object_that_is_not_ours_is_refused(build: Callable[[str], Path]) -> None:
+    assert "different versions" in refusal(build("struct at_abi { struct at_one { u32 a; } one; };\n"))
+    assert "no struct at_abi" in refusal(build("u32 number = 7;\n"))
+    assert "hidden padding" in refusal(build("struct at_abi { struct at_one { u8 a; u32 b; } one; };\n"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give up rights")
+def test_it_is_refused_before_the_kernel_is_asked(
+    other_version: Path, run_without_rights: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    code = (
+        "import sys; from pathlib import Path; from autotrace.kernel.object import Object, Spec\n"
+        "try: Object(Spec(Path(sys.argv[1]), {}, {}))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    readable = Path("/tmp") / f"autotrace-test-{os.getpid()}.bpf.o"
+    readable.write_bytes(other_version.read_bytes())
+    try:
+        done = run_without_rights(code, str(readable))
+    finally:
+        readable.unlink()
+    assert done.stdout.startswith("AutotraceError "), done.stderr
+    assert "different versions" in done.stdout
+
+
+def test_what_is_no_object_is_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.bpf.o"
+    text.write_text("this is no program")
+    empty = tmp_path / "empty.bpf.o"
+    empty.touch()
+    for path, reason in [
+        (tmp_path / "absent.bpf.o", "No such file"),
+        (tmp_path, "Is a directory"),
+        (text, ""),
+        (empty, ""),
+        (Path("/bin/sh"), "no .BTF section"),
+    ]:
+        sentence = refusal(path)
+        assert f"{path.name} cannot be read" in sentence
+        assert reason in sentence
+        assert "make bpf" in sentence
+
+
+@given(length=st.integers(0, len(BUILT) - 1))
+@settings(max_examples=60, deadline=None)
+def test_an_object_that_is_cut_short_is_refused(
+    tmp_path_factory: pytest.TempPathFactory, length: int
+) -> None:
+    path = tmp_path_factory.mktemp("cut") / "cut.bpf.o"
+    path.write_bytes(BUILT[:length])
+    refusal(path)
+
+
+def test_a_constant_that_the_object_lacks_is_named() -> None:
+    assert "no constant colour, shape" in refusal(OBJECT, {"shape": 1, "head_size": 4096, "colour": 2})
+
+
+@as_root
+def test_a_map_that_the_object_lacks_is_named() -> None:
+    with pytest.raises(AutotraceError, match="no map colours"):
+        Object(Spec(OBJECT, {}, {"colours": 1}))
+
+
+@as_root
+def test_what_the_kernel_refuses_leaves_nothing_open() -> None:
+    Object(Spec(OBJECT, {}, {})).close()
+    before = open_files()
+    with pytest.raises(AutotraceError, match="the kernel refused"):
+        Object(Spec(OBJECT, {}, {"counters": 0}))
+    assert open_files() == before
+
+
+@as_root
+def test_a_loaded_object_gives_its_maps_and_takes_them_away_again() -> None:
+    Object(Spec(OBJECT, {}, {})).close()
+    before = open_files()
+    with Object(Spec(OBJECT, {}, {"events": 65536})) as loaded:
+        assert {"sweep", "control", "thread_exits"} <= set(loaded.programs())
+        assert list(loaded.keys("watched", 4)) == []
+        loaded.update("watched", KEY, VALUE)
+        assert list(loaded.keys("watched", 4)) == [KEY]
+        loaded.delete("watched", KEY)
+        loaded.delete("watched", KEY)
+        assert list(loaded.keys("watched", 4)) == []
+        assert set(loaded.counters()) == {
+            counter.name.lower() for counter in abi.Counter if counter is not abi.Counter.COUNTERS
+        }
+        assert set(loaded.counters().values()) == {0}
+        assert loaded.map_fd("watched") > 2
+        with pytest.raises(AutotraceError, match="no map colours"):
+            loaded.map_fd("colours")
+        # Commands and sweeps find nothing to do.
+        loaded.sweep()
+        loaded.sweep()
+        loaded.control(abi.Command.STOP, 1, 1)
+        loaded.control(abi.Command.FORGET, 1, 1)
+        loaded.open_ring(lambda _record: None)
+        loaded.consume()
+    loaded.close()
+    assert open_files() == before
+
+
+@as_root
+def test_no_more_entries_than_a_map_has_room_for() -> None:
+    with (
+        Object(Spec(OBJECT, {}, {"watched": 2})) as loaded,
+        pytest.raises(AutotraceError, match="an entry of map watched could not be set: E"),
+    ):
+        for pid in range(1, 4):
+            loaded.update("watched", pid.to_bytes(4, "little"), VALUE)
+
+
+@as_root
+def test_attaching_and_detaching_again_leaves_nothing_open() -> None:
+    with Object(Spec(OBJECT, {}, {})) as loaded:
+        before = open_files()
+        loaded.attach()
+        assert open_files() > before
+        loaded.detach()
+        assert open_files() == before

@@ -1,0 +1,52 @@
+"""What the table does with connections whose protocol does not show at once."""
+
+from autotrace.model import Chunk, Connection, ConnectionOpened, Context, Direction, Request
+from autotrace.protocols import parser_for
+from autotrace.streams import StreamTable
+from autotrace.streams.table import UNRECOGNISED_TURNS_MAX
+
+AT = Context(1000, 10, 11, 0, 0, 0)
+
+
+class Table:
+    """A table with one connection, and what it said about it."""
+
+    def __init__(self, from_start: bool) -> None:
+        self.stopped: list[Connection] = []
+        self.notes: list[tuple[str, str]] = []
+        self.table = StreamTable(parser_for, self.stopped.append, lambda *note: self.notes.append(note))
+        self.table.opened(
+            ConnectionOpened(1, 7, 10, 2, 1, 0, 1, "127.0.0.1", 80, "127.0.0.1", 81, from_start, None)
+        )
+
+    def say(self, turn: int, data: bytes, position: int) -> list[object]:
+        result = self.table.chunk(Chunk(7, Direction.RX, turn, position, data, AT, 0, 0, b""))
+        return list(result[1]) if result else []
+
+
+def test_a_new_connection_that_begins_with_no_message_is_left_alone() -> None:
+    table = Table(from_start=True)
+    assert table.say(1, b"EHLO example.org\r\n", 100) == []
+    assert [connection.id for connection in table.stopped] == [7]
+    assert table.notes == [("streams", "protocol_not_recognised")]
+    assert table.say(2, b"GET / HTTP/1.1\r\n\r\n", 200) == []
+
+
+def test_an_older_connection_may_begin_inside_a_body() -> None:
+    table = Table(from_start=False)
+    for part in range(20):
+        assert table.say(1, b"POSTED LETTERS\r\n", 100 + 1000 * part) == []
+    assert not table.stopped
+    request = table.say(2, b"GET / HTTP/1.1\r\n\r\n", 30_000)[0]
+    assert isinstance(request, Request)
+    assert (request.position, request.target) == (30_000, "/")
+    assert table.notes == []
+
+
+def test_an_older_connection_of_another_protocol_is_left_alone_after_some_turns() -> None:
+    table = Table(from_start=False)
+    for turn in range(UNRECOGNISED_TURNS_MAX):
+        table.say(2 * turn + 1, b"MAIL FROM:<x>\r\n", 100 + 100 * turn)
+    assert not table.stopped
+    table.say(99, b"QUIT\r\n", 9000)
+    assert [connection.id for connection in table.stopped] == [7]
