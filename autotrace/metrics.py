@@ -14,6 +14,7 @@ from bisect import bisect_left
 from math import floor, log2
 from threading import Lock
 
+from autotrace.authority import split_authority
 from autotrace.ledger import Ledger
 from autotrace.model import (
     FINE_STEPS_PER_OCTAVE,
@@ -197,16 +198,8 @@ class RedMetrics:
         if found is None:
             if len(self._hosts) >= _HOSTS_REMEMBERED:
                 self._hosts.clear()
-            found = self._hosts[host] = _split_host(host)
+            found = self._hosts[host] = split_authority(host)
         return found if found[1] else (found[0], connection.remote_port)
-
-
-def _split_host(host: str) -> tuple[str, int]:
-    """Split a Host field (RFC 9110 section 7.2) into address and port; the port is 0 if there is none."""
-    name, colon, port = host.rpartition(":")
-    if colon and port.isascii() and port.isdigit() and len(port) < 6:
-        return name.strip("[]"), int(port)
-    return host.strip("[]"), 0
 
 
 def _service_resource(service: str, process: Process) -> dict[str, str | int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
@@ -52,7 +53,10 @@ class Entry(NamedTuple):
 
     def json(self) -> dict[str, Any]:
         """The payload of a JSON entry. Raises ValueError."""
-        value = json.loads(self.payload)
+        try:
+            value = json.loads(self.payload)
+        except RecursionError as error:
+            raise ValueError("an entry is nested too deeply") from error
         if not isinstance(value, dict):
             raise ValueError("an entry is no JSON object")
         return value
@@ -139,20 +143,23 @@ def read(path: Path) -> Iterator[Entry]:
     Raises AutotraceError if it is none, or from another version of the ABI, and where its entries are damaged.
     """
     try:
-        file = path.open("rb")
+        with path.open("rb") as file:
+            yield from _entries(path, file)
     except OSError as error:
         raise AutotraceError(f"the recording {path} cannot be read: {error.strerror}") from error
-    with file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise AutotraceError(f"{path} is not a recording: make one with `autotrace record`")
-        first = True
-        while (entry := _next_entry(path, file)) is not None:
-            if first:
-                _check_meta(path, entry)
-                first = False
-            yield entry
+
+
+def _entries(path: Path, file: BinaryIO) -> Iterator[Entry]:
+    if file.read(len(MAGIC)) != MAGIC:
+        raise AutotraceError(f"{path} is not a recording: make one with `autotrace record`")
+    first = True
+    while (entry := _next_entry(path, file)) is not None:
         if first:
-            raise AutotraceError(f"the recording {path} is empty")
+            _check_meta(path, entry)
+            first = False
+        yield entry
+    if first:
+        raise AutotraceError(f"the recording {path} is empty")
 
 
 def damaged(path: Path, why: object) -> AutotraceError:
@@ -177,10 +184,11 @@ def _check_meta(path: Path, entry: Entry) -> None:
     try:
         meta = entry.json() if entry.kind is Kind.META else {}
         version = meta["abi"]
-        int(meta["wall_offset_ns"])
-        str(meta["host"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise AutotraceError(f"the recording {path} has no valid first entry") from error
+        valid = isinstance(meta["wall_offset_ns"], int) and isinstance(meta["host"], str)
+    except (ValueError, KeyError):
+        valid = False
+    if not valid:
+        raise AutotraceError(f"the recording {path} has no valid first entry")
     if version != abi.DIGEST:
         raise AutotraceError(
             f"the recording {path} is from another version of autotrace ({version}, this one has {abi.DIGEST}): "
@@ -189,7 +197,10 @@ def _check_meta(path: Path, entry: Entry) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)  # the file may have been there, and open to all
+    return descriptor
 
 
 _KINDS = {kind.value: kind for kind in Kind}

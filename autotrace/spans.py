@@ -26,6 +26,7 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 
+from autotrace.authority import split_authority
 from autotrace.model import AttributeValue, Connection, Exchange, Process, Role, Span
 
 # In the conventions, but not stable yet.
@@ -47,6 +48,7 @@ KNOWN_METHODS = frozenset(
 """RFC 9110 section 9.3, PATCH (RFC 5789), and QUERY, which the conventions count in too."""
 
 _AF_UNIX = 1
+_DEFAULT_PORT = 80
 _CACHED_MAX = 4096
 
 _IN_WORDS = {
@@ -151,13 +153,17 @@ class SpanMaker:
             attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _text(method)
             name = "HTTP"
         authority, path = _split_target(method, exchange.target)
-        authority = authority or headers.get("host", "")
-        if authority:
-            address, port = self._authority(authority)
-        elif role is Role.SERVER:
+        if role is Role.SERVER:
             address, port = connection.local_address, connection.local_port
         else:
             address, port = connection.remote_address, connection.remote_port
+        if authority:
+            address, port = self._authority(authority)
+            port = port or _DEFAULT_PORT
+        elif host := headers.get("host"):
+            address, named_port = self._authority(host)
+            # nginx names an upstream group here: where the connection goes is better known from the connection.
+            port = named_port or port
         if address:
             attributes[SERVER_ADDRESS] = address
         if port:
@@ -193,7 +199,7 @@ class SpanMaker:
         if parts is None:
             if len(self._authorities) >= _CACHED_MAX:
                 self._authorities.clear()
-            parts = self._authorities[authority] = _split_authority(authority)
+            parts = self._authorities[authority] = split_authority(_text(authority))
         return parts
 
 
@@ -229,24 +235,9 @@ def _split_target(method: str, target: str) -> tuple[str, str]:
     return authority, slash + path or "/"
 
 
-def _split_authority(authority: str) -> tuple[str, int]:
-    """Host and port (the default one if there is none) of `host`, `host:port` or `[IPv6]:port`, without
-    credentials. What is not a valid port counts as none."""
-    authority = _text(authority).rpartition("@")[2]
-    if authority.startswith("["):
-        host, _, port = authority[1:].partition("]")
-        port = port.removeprefix(":")
-    elif authority.count(":") > 1:
-        host, port = authority, ""
-    else:
-        host, _, port = authority.partition(":")
-    valid = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536
-    return host, int(port) if valid else 80
-
-
 def _full_url(address: str, port: int, path: str) -> str:
     host = f"[{address}]" if ":" in address else address
-    authority = host if port in (0, 80) else f"{host}:{port}"
+    authority = host if port in (0, _DEFAULT_PORT) else f"{host}:{port}"
     return f"http://{authority}{path if path.startswith('/') else ''}"
 
 

@@ -196,14 +196,14 @@ def test_targets(method: str, target: str, name: str, path: str | None, address:
 @pytest.mark.parametrize(
     ("host", "url"),
     [
-        ("a.example", "http://a.example/x"),
+        ("a.example", "http://a.example:4000/x"),
         ("a.example:80", "http://a.example/x"),
         ("a.example:81", "http://a.example:81/x"),
         ("u:p@a.example:81", "http://a.example:81/x"),
         ("[::1]:81", "http://[::1]:81/x"),
-        ("::1", "http://[::1]/x"),
-        ("a.example:http", "http://a.example/x"),
-        ("a.example:99999", "http://a.example/x"),
+        ("::1", "http://[::1]:4000/x"),
+        ("a.example:http", "http://a.example:4000/x"),
+        ("a.example:99999", "http://a.example:4000/x"),
     ],
 )
 def test_the_url_of_a_client(host: str, url: str) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,9 +41,8 @@ def run_without_rights() -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(code: str, *arguments: str, capabilities: str = "") -> subprocess.CompletedProcess[str]:
         kept = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"] if capabilities else []
-        python = shutil.which("python3", path=os.fsdecode(Path(os.sys.executable).parent))
         return subprocess.run(
-            [*_NOBODY, *kept, str(python), "-c", code, *arguments],
+            [*_NOBODY, *kept, sys.executable, "-c", code, *arguments],
             capture_output=True,
             text=True,
             check=False,

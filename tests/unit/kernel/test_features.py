@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from autotrace.kernel.features import Feature, probe
 
+OPEN_FILES = Path("/proc/self/fd")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 PROBE = """
@@ -40,9 +42,9 @@ def test_root_has_all_that_is_needed() -> None:
 
 def test_probing_leaves_nothing_open() -> None:
     probe()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(OPEN_FILES.iterdir()))
     probe()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(OPEN_FILES.iterdir())) == before
 
 
 def test_without_rights_it_says_which_are_missing(run_without_rights: Run) -> None:

@@ -40,7 +40,7 @@ def test_every_program_has_some() -> None:
 
 @as_root
 def test_none_at_all_is_an_error() -> None:
-    with pytest.raises(AutotraceError, match="no system call tracepoints .*CONFIG_FTRACE_SYSCALLS"):
+    with pytest.raises(AutotraceError, match=r"no system call tracepoints .*CONFIG_FTRACE_SYSCALLS"):
         existing(("sys_enter_no_such_call",))
 
 

@@ -77,7 +77,7 @@ def opened(conn: int = 1, from_start: bool = True) -> ConnectionOpened:
 
 
 def chunk(data: bytes = b"GET", conn: int = 1, turn: int = 1, **other: Any) -> Chunk:
-    fields = {"other_end": 0, "other_last_ts": 0, "other_tail": b""} | other
+    fields: dict[str, Any] = {"other_end": 0, "other_last_ts": 0, "other_tail": b""} | other
     return Chunk(conn, RX, turn, 500, data, AT, **fields)
 
 
