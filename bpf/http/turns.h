@@ -24,7 +24,7 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	event->data_len = length;
 	event->pad = 0;
 	__builtin_memset(&event->other, 0, sizeof(event->other));
-	if (!conn->told) {
+	if (!conn->told[direction & 1]) {
 		/* Cleared first: if that side moves meanwhile, it is told again. */
 		conn->dirty[!direction] = 0;
 		event->other = conn->reach[!direction];
@@ -34,11 +34,11 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 		return 0;
 	event->h.size = sizeof(*event) + length;
 	if (bpf_ringbuf_output(&events, scratch, sizeof(*event) + length, wakeup_flag())) {
-		if (!conn->told)
+		if (!conn->told[direction & 1])
 			conn->dirty[!direction] = 1;
 		return 0;
 	}
-	conn->told = 1;
+	conn->told[direction & 1] = 1;
 	count(AT_SENT);
 	return 1;
 }
@@ -63,10 +63,10 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 	if (new_turn) {
 		conn->turn++;
 		conn->speaker = direction;
-		conn->turn_start = position;
+		conn->turn_start[direction & 1] = position;
 		conn->captured_end[direction & 1] = position;
-		conn->told = 0;
-		conn->skip = 0;
+		conn->told[direction & 1] = 0;
+		conn->skip[direction & 1] = 0;
 		conn->reach[direction & 1].tail_len = 0;
 	}
 	captured_end = conn->captured_end[direction & 1];
@@ -76,8 +76,8 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 	scratch = bpf_map_lookup_elem(&scratches, &zero);
 	if (!scratch)
 		return 1;
-	window_end = conn->turn_start + head_size;
-	if (from >= window_end || conn->skip) {
+	window_end = conn->turn_start[direction & 1] + head_size;
+	if (from >= window_end || conn->skip[direction & 1]) {
 		/* Past the head. A call that starts like a message is a pipelined one: it has a head too. */
 		if (conn->protocol != PROTOCOL_HTTP1 || from != position)
 			return 1;
@@ -86,8 +86,8 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 			return 0;
 		if (length < 5 || recognise(scratch->data, length) == START_NONE)
 			return 1;
-		conn->turn_start = position;
-		conn->skip = 0;
+		conn->turn_start[direction & 1] = position;
+		conn->skip[direction & 1] = 0;
 		window_end = position + head_size;
 	}
 	if (window_end > call_end)
@@ -99,7 +99,7 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 	start = recognise(scratch->data, length);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
-			conn->skip = 1;
+			conn->skip[direction & 1] = 1;
 			count(AT_UNRECOGNISED_TURNS);
 			return 1;
 		}
@@ -115,7 +115,7 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 	if (!conn->announced || !send_chunk(conn, scratch, direction, from, length)) {
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
-		else if (!conn->told)
+		else if (!conn->told[direction & 1])
 			count(AT_LOST_REQUEST);
 		else
 			count(AT_LOST_CHUNK);

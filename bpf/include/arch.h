@@ -77,23 +77,24 @@ struct pt_regs {
 	__u64 orig_x0;
 } __attribute__((preserve_access_index));
 
-#define ARCH_PARAM0(regs) ((regs)->regs[0])
-#define ARCH_PARAM1(regs) ((regs)->regs[1])
-#define ARCH_PARAM2(regs) ((regs)->regs[2])
-#define ARCH_PARAM3(regs) ((regs)->regs[3])
-#define ARCH_PARAM4(regs) ((regs)->regs[4])
-#define ARCH_RESULT(regs) ((regs)->regs[0])
+#define ARCH_PARAM0(at) ((at)->regs[0])
+#define ARCH_PARAM1(at) ((at)->regs[1])
+#define ARCH_PARAM2(at) ((at)->regs[2])
+#define ARCH_PARAM3(at) ((at)->regs[3])
+#define ARCH_PARAM4(at) ((at)->regs[4])
+#define ARCH_RESULT(at) ((at)->regs[0])
 
-#define ARCH_ARG0(regs) BPF_CORE_READ(regs, orig_x0)
-#define ARCH_ARG1(regs) BPF_CORE_READ(regs, regs[1])
-#define ARCH_ARG2(regs) BPF_CORE_READ(regs, regs[2])
-#define ARCH_ARG3(regs) BPF_CORE_READ(regs, regs[3])
+#define ARCH_ARG0(at) BPF_CORE_READ(at, orig_x0)
+#define ARCH_ARG1(at) BPF_CORE_READ(at, regs[1])
+#define ARCH_ARG2(at) BPF_CORE_READ(at, regs[2])
+#define ARCH_ARG3(at) BPF_CORE_READ(at, regs[3])
 
-/* On arm64 Go keeps g in a register (R28), which a system call preserves. */
+/* Go keeps g in R28 (runtime/asm_arm64.s), which stands among the registers saved at a system call's entry. */
 static __always_inline __u64 arch_go_g(struct task_struct *task)
 {
-	(void)task;
-	return 0;
+	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+
+	return BPF_CORE_READ(regs, regs[28]);
 }
 
 #define NR_epoll_pwait 22

@@ -41,7 +41,7 @@ static __always_inline __u64 current_task_id(const struct at_watched *process)
 
 	if (!process->goid_offset)
 		return 0;
-	g = arch_go_g((struct task_struct *)bpf_get_current_task());
+	g = arch_go_g(bpf_get_current_task_btf());
 	if (g)
 		bpf_probe_read_user(&goid, sizeof(goid), (void *)(g + process->goid_offset));
 	return goid;

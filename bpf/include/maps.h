@@ -15,11 +15,13 @@ enum protocol {
 
 #define TURN_NONE 2 /* neither side has spoken yet; the other values are enum at_direction */
 
+/* Arrays are by enum at_direction, and what belongs to one direction stands in one: two threads may read and write a
+ * connection at the same time. */
 struct conn {
 	__u64 id;
-	__u64 turn_start;	  /* position of the turn's first byte, or of the last message start in it */
-	__u64 captured_end[2];	  /* by enum at_direction: bytes before this position are with user space */
-	struct at_reach reach[2]; /* by enum at_direction */
+	__u64 turn_start[2];	  /* position of the turn's first byte, or of the last message start in it */
+	__u64 captured_end[2];	  /* bytes before this position are with user space */
+	struct at_reach reach[2];
 	struct at_context opened;
 	__u32 turn;
 	__u32 pid;   /* who made it, then who moved its first bytes */
@@ -29,11 +31,11 @@ struct conn {
 	__u8 protocol;
 	__u8 flags;	/* enum at_conn_flag */
 	__u8 announced; /* AT_CONN_OPEN is with user space */
-	__u8 dirty[2];	/* by enum at_direction: it moved on since user space was told */
-	__u8 told;	/* a chunk of this turn was made */
-	__u8 skip;	/* this turn is not captured: it did not start like a known protocol */
+	__u8 dirty[2];	/* it moved on since user space was told */
+	__u8 told[2];	/* a chunk of this turn was made */
+	__u8 skip[2];	/* this turn is not captured: it did not start like a known protocol */
 	__u8 ended;	/* TCP is done with it, its last bytes are still to be read */
-	__u8 pad[5];
+	__u8 pad[7];
 };
 
 struct thread {
