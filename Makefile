@@ -46,6 +46,13 @@ ifneq ($(PACKAGES),by-hand)
 		scripts/install_packages.sh
 endif
 
+.PHONY: test-packages
+test-packages: packages
+ifneq ($(PACKAGES),by-hand)
+	@$(STEP) "system packages of the tests" "Read apt's message above; then run make again." \
+		scripts/install_packages.sh tests
+endif
+
 $(STAMPS):
 	@mkdir -p $@
 
@@ -122,7 +129,7 @@ run: setup ## run the agent (as root): make run ARGS="--port 8080"
 # --- quality ------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup $(ARM64_OBJECTS) lint ## run every test (as root); PYTEST_ARGS="-k demo" chooses
+test: setup test-packages $(ARM64_OBJECTS) lint ## run every test (as root); PYTEST_ARGS="-k demo" chooses
 	@echo "==> tests"
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -135,6 +142,10 @@ lint: $(STAMPS)/venv ## check style, types and which part imports which
 		clang-format --dry-run -Werror $$(find bpf -name '*.[ch]')
 	@$(STEP) "import contracts" "docs/architecture.md says which part may import which." \
 		$(BIN)/lint-imports --no-logo
+
+.PHONY: vmtest
+vmtest: setup test-packages ## run the core tests on other kernels in QEMU (as root); ARGS="--kernel 6.12" chooses
+	@$(BIN)/python -m tests.vm $(ARGS)
 
 .PHONY: bench
 bench: setup ## measure cost and speed (as root), print a table, write build/bench.json

@@ -32,6 +32,7 @@ _SWEEP_NS = 200_000_000
 _TICK_NS = 1_000_000_000
 _NS = 1_000_000_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PROCESS_EVENTS = (ProcessStarted, ProcessExited, ProcessSeen)
 
 
 class Agent:
@@ -174,7 +175,7 @@ class Agent:
             except DecodeError:
                 self._ledger.note("kernel", "record_not_understood")
                 continue
-            if isinstance(decoded, ProcessStarted | ProcessExited | ProcessSeen):
+            if isinstance(decoded, _PROCESS_EVENTS):
                 self._process_event(decoded)
             event(decoded)
             # After the processes that it made us describe: a replay needs them first.

@@ -41,16 +41,27 @@ GAP = "gap"
 TOO_MANY_OPEN = "too_many_open_requests"
 """Drop reason of requests beyond `max_open_per_connection`."""
 
+ANSWERS_UNKNOWN = "pipelined_answers_unknown"
+"""Drop reason of requests on a connection whose client pipelines, after some were missed: which response answers
+which request cannot be told from then on."""
+
+
+# Enum members as globals: a look-up in the class costs three times as much, and every exchange makes many.
+_RX = Direction.RX
+_SERVER = Role.SERVER
+_CLIENT = Role.CLIENT
+
 
 class _Conversation:
     """The open exchanges of one connection, oldest first.
 
     An exchange that was given up (`end_ns` is set) keeps its place in `open`, so that its late response is
     not taken for the next one's. `asking` still sends its request, `answering` has begun its response.
-    `skipped` requests, all younger than `open`, were dropped; their responses are passed over.
+    `skipped` requests, all younger than `open`, were dropped; their responses are passed over. `pipelines`: a
+    request was sent while another one waited. `lost`: an unknown number of messages was missed since.
     """
 
-    __slots__ = ("answering", "asking", "connection", "open", "skipped")
+    __slots__ = ("answering", "asking", "connection", "lost", "open", "pipelines", "skipped")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -58,6 +69,12 @@ class _Conversation:
         self.asking: Exchange | None = None
         self.answering: Exchange | None = None
         self.skipped = 0
+        self.pipelines = False
+        self.lost = False
+
+    def waits(self) -> bool:
+        """Tell if a request has no response yet, not even the beginning of one."""
+        return len(self.open) > (self.answering is not None)
 
     def live(self) -> list[Exchange]:
         return [exchange for exchange in self.open if not exchange.end_ns]
@@ -148,7 +165,7 @@ class Pairing:
         self._seen()
         exchange = Exchange(
             connection=connection,
-            role=Role.CLIENT,
+            role=_CLIENT,
             at=context or Context(ts, connection.pid, 0, 0, 0, 0),
             position=0,
             method="",
@@ -203,6 +220,15 @@ class Pairing:
         connection = conversation.connection
         connection.requests += 1
         self._seen()
+        if conversation.open and conversation.waits():
+            conversation.pipelines = True
+            if not connection.from_start:
+                # More may have been asked before the agent looked.
+                self._lose_order(conversation, request.at.ts, "", events)
+        if conversation.lost:
+            conversation.asking = None
+            self._dropped(ANSWERS_UNKNOWN)
+            return
         # Once one was dropped, all are until the queue is empty: only then is the order known again.
         if conversation.skipped or len(conversation.open) >= self._max_open:
             conversation.skipped += 1
@@ -211,7 +237,7 @@ class Pairing:
             return
         exchange = Exchange(
             connection=connection,
-            role=Role.SERVER if request.direction is Direction.RX else Role.CLIENT,
+            role=_SERVER if request.direction is _RX else _CLIENT,
             at=request.at,
             position=request.position,
             method=request.method,
@@ -272,14 +298,20 @@ class Pairing:
         self, conversation: _Conversation | None, error: ProtocolError, events: list[PairingEvent]
     ) -> None:
         self._note("protocols", error.reason)
-        if conversation is None or not conversation.open or _asks(conversation.open[0], error.direction):
+        if conversation is None:
             return
-        # Which request the next response answers is not known any more.
-        reason = _error_of(error)
-        events.extend(_end(exchange, error.ts, reason) for exchange in conversation.live())
+        if conversation.open and not _asks(conversation.open[0], error.direction):
+            self._lose_order(conversation, error.ts, _error_of(error), events)
+        conversation.lost = conversation.pipelines
+
+    @staticmethod
+    def _lose_order(conversation: _Conversation, ts: int, reason: str, events: list[PairingEvent]) -> None:
+        """Which request the next response answers is not known any more."""
+        events.extend(_end(exchange, ts, reason) for exchange in conversation.live())
         conversation.open.clear()
         conversation.skipped = 0
         conversation.asking = conversation.answering = None
+        conversation.lost = conversation.pipelines
 
     def _switched(self, conversation: _Conversation, switched: Switched, events: list[PairingEvent]) -> None:
         if conversation.answering is not None:
@@ -296,7 +328,7 @@ class Pairing:
 
 def _asks(exchange: Exchange, direction: Direction) -> bool:
     """Tell if `direction` is the way of the request."""
-    return (exchange.role is Role.SERVER) is (direction is Direction.RX)
+    return (exchange.role is _SERVER) is (direction is _RX)
 
 
 def _error_of(error: ProtocolError) -> str:

@@ -134,14 +134,21 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
         say(f"sending requests to http://127.0.0.1:{ports.nginx}")
         count = drive(ports.nginx)
         say(f"{count} requests were answered in {time.monotonic() - started:.1f} s")
-        say(f"http://127.0.0.1:{metrics_port}/metrics has {metrics_lines(metrics_port)} lines now")
+        lines = metrics_lines(metrics_port)
+        say(f"metrics are at http://127.0.0.1:{metrics_port}/metrics while the agent runs: {lines} lines now")
         if keep:
             say(f"the shop stays open until Ctrl-C; try http://127.0.0.1:{ports.nginx}/product/1")
+        else:
+            say("`make demo KEEP=1` keeps all of it up")
         while keep and not interrupted and agent.poll() is None:
             time.sleep(0.2)
         say("closing the shop; the agent reports what it saw")
     finally:
         status = end(agent)
+    say(
+        "calls that stand as a root were made in Go, by another thread, or while Node had several requests open: "
+        "their parents are not certain, and autotrace does not guess"
+    )
     say(f"every span is in {spans}, a line for each batch")
     return status
 

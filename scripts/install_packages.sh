@@ -1,5 +1,6 @@
 #!/bin/bash
-# Install the Debian (or Ubuntu) packages that autotrace, its demo and its tests need; does nothing if all are there.
+# Install the Debian (or Ubuntu) packages that autotrace and its demo need, with the argument `tests` those of its
+# tests too; does nothing if all are there.
 set -euo pipefail
 
 required=(
@@ -12,6 +13,14 @@ required=(
 )
 # Used by the benchmark and by people; not every release has them.
 wanted=(wrk bpftool)
+
+if [ "${1:-}" = tests ]; then
+	required+=(
+		gcc libc6-dev                   # programs that the tests trace
+		iproute2                        # network namespaces
+		qemu-system-x86 busybox-static  # other kernels in virtual machines
+	)
+fi
 
 # What the machine's owner installed in another way is used as it is.
 command -v node >/dev/null && command -v npm >/dev/null || required+=(nodejs npm)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -39,8 +40,14 @@ class Procfs:
 
     def read(self, pid: int, name: str) -> bytes:
         """Content of a file of a process."""
-        with open(self.path(pid, name), "rb", buffering=0) as file:
-            return file.readall()
+        try:
+            with open(self.path(pid, name), "rb", buffering=0) as file:
+                return file.readall()
+        except OSError as error:
+            # What hangs on resources that an exiting process has given up already, its mounts for one.
+            if error.errno == errno.EINVAL:
+                raise ProcessLookupError(f"{self.path(pid, name)}: the process is exiting") from error
+            raise
 
     def text(self, pid: int, name: str) -> str:
         """Content of a file of a process, as text."""

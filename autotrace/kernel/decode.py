@@ -28,6 +28,10 @@ _AF_INET6 = 10
 _DIRECTIONS = (Direction.RX, Direction.TX)
 _CHUNK = abi.CHUNK_EVENT
 _CHUNK_SIZE = abi.CHUNK_EVENT.size
+_CHUNK_TYPE = int(abi.EventType.CHUNK)
+_PROGRESS_TYPE = int(abi.EventType.PROGRESS)
+_HEADER_SIZE = abi.HEADER.size
+_new_tuple = tuple.__new__
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -56,16 +60,20 @@ def _chunk(record: bytes) -> Chunk:
     ) = _CHUNK.unpack_from(record)  # fmt: skip
     if size != _CHUNK_SIZE + data_len or size > len(record):
         raise ValueError(f"{data_len} bytes of data in a record of {len(record)}")
-    return Chunk(
-        conn,
-        _DIRECTIONS[direction],
-        turn,
-        position,
-        record[_CHUNK_SIZE:size],
-        Context(at_ts, pid, tid, task, run, cause),
-        other_end,
-        other_last_ts,
-        _tail(other_tail, other_tail_len),
+    # What the call of a NamedTuple comes to, in half the time: nine of ten records come through here.
+    return _new_tuple(
+        Chunk,
+        (
+            conn,
+            _DIRECTIONS[direction],
+            turn,
+            position,
+            record[_CHUNK_SIZE:size],
+            _new_tuple(Context, (at_ts, pid, tid, task, run, cause)),
+            other_end,
+            other_last_ts,
+            other_tail[8 - other_tail_len :] if 0 < other_tail_len <= 8 else b"",
+        ),
     )
 
 

@@ -17,6 +17,10 @@ PRINT_CALLBACK = ctypes.CFUNCTYPE(c_int, c_int, c_char_p, c_void_p)
 SAMPLE_CALLBACK = ctypes.CFUNCTYPE(c_int, c_void_p, c_void_p, c_size_t)
 
 
+_MESSAGE_MAX = 1 << 24
+_KEPT_OF_MESSAGE = 4096
+
+
 class IterLinkInfo(ctypes.Structure):
     """union bpf_iter_link_info (include/uapi/linux/bpf.h), as far as the map element iterator needs it."""
 
@@ -120,9 +124,10 @@ class Libbpf:
 
     def _collect(self, level: int, form: bytes, arguments: int) -> int:
         if level <= 1:  # LIBBPF_WARN, LIBBPF_INFO; the rest is for libbpf's own developers
-            line = ctypes.create_string_buffer(4096)
-            self._vsnprintf(line, c_size_t(4096), form, c_void_p(arguments))
-            self._printed.append(line.value.decode(errors="replace").rstrip())
+            # The verifier's log comes as one message, with the reason at its end.
+            line = ctypes.create_string_buffer(_MESSAGE_MAX)
+            self._vsnprintf(line, c_size_t(_MESSAGE_MAX), form, c_void_p(arguments))
+            self._printed.append(line.value[-_KEPT_OF_MESSAGE:].decode(errors="replace").rstrip())
             del self._printed[:-40]
         return 0
 

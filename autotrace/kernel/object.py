@@ -181,7 +181,10 @@ class Object:
         return self._bpf.bpf_object__find_program_by_name(self._object, name.encode())
 
     def detach(self) -> None:
-        """Detach every program. Maps and what stands in the ring stay readable."""
+        """Detach every program. Maps and what stands in the ring stay readable.
+
+        The kernel waits for a grace period at each tracepoint, one after the other: this takes a second.
+        """
         while self._links:
             self._bpf.bpf_link__destroy(self._links.pop())
 

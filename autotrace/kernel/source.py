@@ -111,8 +111,12 @@ class Source:
         return self._object.counters()
 
     def drain(self) -> None:
-        """Detach, then hand over what is still in the ring."""
-        self._object.detach()
+        """Watch nothing any more, then hand over what is still in the ring.
+
+        Detaching is left to `close`: it takes a second, in which half of the hooks would still report.
+        """
+        for pid in self.watched():
+            self._object.delete("watched", _PID.pack(pid))
         self._object.sweep()
         self._object.poll(0)
 

@@ -15,6 +15,7 @@ CHUNK_LINE_MAX = 4096
 _LENGTH_DIGITS_MAX = 18
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\n]*)?\r?\n")
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
+_EMPTY_LINE = b"\r\n\r\n"
 
 
 class MalformedError(Exception):
@@ -189,10 +190,11 @@ class ChunkedBody(Body):
 
     @property
     def ended_by_answer(self) -> bool:
-        return self._lost and self._tail.endswith(b"\r\n\r\n")
+        return self._lost and self._tail.endswith(_EMPTY_LINE)
 
     def complete_at_close(self, orderly: bool) -> bool:
-        return self.ended_by_answer
+        # Where the last bytes are not known, an orderly end is no reason to speak of a fault.
+        return self.ended_by_answer or (orderly and self._lost and _EMPTY_LINE.endswith(self._tail))
 
 
 class OpenBody(Body):

@@ -24,12 +24,18 @@ _METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")
 _TARGET = re.compile(rb"[^\x00-\x20\x7f]*")
 _STATUS_AND_REASON = re.compile(rb" *(?:[1-9][0-9]{0,2}(?:[ \t\r][^\n]*)?)?")
 
-_KEPT = {name.encode(): name for name in HEADERS_KEPT}
-_FRAMING = (b"content-length", b"transfer-encoding", b"expect")
+_CONTENT_LENGTH, _TRANSFER_ENCODING, _EXPECT = "content-length", "transfer-encoding", "expect"
+_WANTED = sorted({*HEADERS_KEPT, _CONTENT_LENGTH, _TRANSFER_ENCODING, _EXPECT})
+# The usual spellings; any other is found in lower case.
+_NAMES = {spelling.encode(): name for name in _WANTED for spelling in (name, name.title())}
 # One pass over the head that stops only at the wanted names: much cheaper than a dict of all fields. White
 # space before the colon is not allowed (section 5.1), but whoever accepts it reads the field like this.
 _FIELDS = re.compile(
-    rb"\n(" + rb"|".join(map(re.escape, sorted((*_KEPT, *_FRAMING)))) + rb")[ \t]*:[ \t]*([^\r\n]*)",
+    rb"\n(?=["
+    + bytes(sorted({ord(name[0]) for name in _WANTED}))
+    + rb"])("
+    + "|".join(map(re.escape, _WANTED)).encode()
+    + rb")[ \t]*:[ \t]*([^\r\n]*)",
     re.IGNORECASE,
 )
 _FOLD = re.compile(rb"\r?\n[ \t]+")
@@ -67,21 +73,20 @@ def read_fields(data: bytes, start: int, end: int) -> Fields:
     content_length = transfer_encoding = None
     expects_continue = False
     for raw_name, raw_value in _FIELDS.findall(data, start, end):
-        lower = raw_name.lower()
-        name = _KEPT.get(lower)
-        if name is not None:
+        name = _NAMES.get(raw_name) or _NAMES[raw_name.lower()]
+        if name == _CONTENT_LENGTH:
+            content_length = raw_value if content_length is None else content_length + b"," + raw_value
+        elif name == _TRANSFER_ENCODING:
+            transfer_encoding = (
+                raw_value if transfer_encoding is None else transfer_encoding + b"," + raw_value
+            )
+        elif name == _EXPECT:
+            expects_continue = raw_value.strip().lower() == b"100-continue"
+        else:
             value = raw_value[:HEADER_VALUE_MAX].decode("latin-1").rstrip(" \t")
             if name in kept:  # RFC 9110 section 5.3
                 value = f"{kept[name]}, {value}"[:HEADER_VALUE_MAX]
             kept[name] = value
-        elif lower == b"content-length":
-            content_length = raw_value if content_length is None else content_length + b"," + raw_value
-        elif lower == b"transfer-encoding":
-            transfer_encoding = (
-                raw_value if transfer_encoding is None else transfer_encoding + b"," + raw_value
-            )
-        else:
-            expects_continue = raw_value.strip().lower() == b"100-continue"
     return Fields(kept, content_length, transfer_encoding, expects_continue)
 
 

@@ -18,6 +18,7 @@ from autotrace.model import (
     Direction,
     Message,
     Progress,
+    ProtocolError,
     Switched,
 )
 
@@ -30,6 +31,12 @@ class Parser(Protocol):
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
 
 
+_OTHER = (Direction.TX, Direction.RX)
+"""The other direction, by direction."""
+
+PROTOCOL_ERRORS_MAX = 16
+"""Protocol errors of a connection after which it is left alone."""
+
 UNRECOGNISED_TURNS_MAX = 3
 """Turns of a connection older than the agent that may begin with what is no message: the rest of a body."""
 
@@ -37,12 +44,13 @@ UNRECOGNISED_TURNS_MAX = 3
 class _Stream:
     """`unrecognised` counts the turns that no protocol fitted, the last of them is `unrecognised_turn`."""
 
-    __slots__ = ("connection", "parser", "stopped", "unrecognised", "unrecognised_turn")
+    __slots__ = ("connection", "errors", "parser", "stopped", "unrecognised", "unrecognised_turn")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.parser: Parser | None = None
         self.stopped = False
+        self.errors = 0
         self.unrecognised = 0
         self.unrecognised_turn = 0
 
@@ -83,7 +91,8 @@ class StreamTable:
 
     def chunk(self, event: Chunk) -> Result | None:
         """Captured bytes. None if nothing came of them."""
-        stream = self._streams.get(event.conn)
+        conn, direction, turn, position, data, at, other_end, other_last_ts, other_tail = event
+        stream = self._streams.get(conn)
         if stream is None:
             self._note("streams", "bytes_of_unknown_connection")
             return None
@@ -91,23 +100,26 @@ class StreamTable:
             return None
         parser = stream.parser
         if parser is None:
-            if event.turn != 1:
+            if turn != 1:
                 # Turns went by unseen: what comes now is not the connection's first request.
                 stream.connection.from_start = False
-            parser = stream.parser = self._parser_for(event.direction, event.data)
+            parser = stream.parser = self._parser_for(direction, data)
             if parser is None:
-                self._not_recognised(stream, event.turn)
+                self._not_recognised(stream, turn)
                 return None
         messages: list[Message] = []
-        if event.other_last_ts:
-            messages = parser.progress(
-                event.direction.other, event.other_end, event.other_last_ts, event.other_tail
-            )
-        more = parser.data(event.direction, event.position, event.data, event.at)
+        if other_last_ts:
+            messages = parser.progress(_OTHER[direction], other_end, other_last_ts, other_tail)
+        more = parser.data(direction, position, data, at)
         messages = messages + more if messages else more
-        if messages and isinstance(messages[-1], Switched):
+        if not messages:
+            return None
+        last = type(messages[-1])
+        if last is Switched:
             self._stop_capture(stream)
-        return (stream.connection, messages) if messages else None
+        elif last is ProtocolError:
+            self._protocol_error(stream, messages)
+        return stream.connection, messages
 
     def progress(self, event: Progress) -> Result | None:
         """Bytes that were only counted. None if nothing came of them."""
@@ -144,6 +156,15 @@ class StreamTable:
         stream.unrecognised_turn = turn
         stream.unrecognised += 1
         if stream.connection.from_start or stream.unrecognised > UNRECOGNISED_TURNS_MAX:
+            self._note("streams", "protocol_not_recognised")
+            self._stop_capture(stream)
+
+    def _protocol_error(self, stream: _Stream, messages: list[Message]) -> None:
+        """`messages` end with an error: it may have been another protocol all the time."""
+        stream.errors += 1
+        connection = stream.connection
+        understood = connection.requests or len(messages) > 1 or not connection.from_start
+        if stream.errors > PROTOCOL_ERRORS_MAX or not understood:
             self._note("streams", "protocol_not_recognised")
             self._stop_capture(stream)
 

@@ -12,25 +12,40 @@ enum message_start {
 	START_RESPONSE,
 };
 
+#define METHOD_MAX 18	  /* UPDATEREDIRECTREF, the longest one registered, and the space behind it */
+#define RECOGNISE_LOOK 24 /* bytes that tell enough */
+
 static __always_inline bool upper(__u8 c)
 {
 	return c >= 'A' && c <= 'Z';
 }
 
+/* Can `c` be the first byte of the target of a request whose method begins with `method` (RFC 9112 section 3.2)?
+ * PRI * is HTTP/2 (RFC 9113 section 3.4), and some protocols' commands look like methods. */
+static __always_inline bool begins_target(__u8 c, const __u8 *method)
+{
+	if (method[0] == 'C' && method[1] == 'O' && method[2] == 'N')
+		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || upper(c) || c == '[';
+	return c == '/' || c == ' ' || c == 'h' || c == 'H' || (c == '*' && method[0] == 'O');
+}
+
 /* A method is a token (RFC 9110 section 9.1), in practice of capital letters; a status line starts with
- * "HTTP/1." (RFC 9112 section 4). Fewer than three bytes are believed if they could become either. */
+ * "HTTP/1." (RFC 9112 section 4). Too few bytes to tell are believed if they could become either. */
 static __always_inline enum message_start recognise(const __u8 *data, __u32 length)
 {
-	if (!length || !upper(data[0]))
-		return START_NONE;
-	if (length >= 2 && !upper(data[1]))
-		return START_NONE;
-	if (length >= 3 && !upper(data[2]))
-		return START_NONE;
 	if (length >= 5 && data[0] == 'H' && data[1] == 'T' && data[2] == 'T' && data[3] == 'P' &&
 	    data[4] == '/')
 		return START_RESPONSE;
-	return START_REQUEST;
+	for (__u32 i = 0; i < METHOD_MAX; i++) {
+		if (i == length)
+			return i ? START_REQUEST : START_NONE;
+		if (data[i] == ' ')
+			return i > 2 && (i + 1 == length || begins_target(data[i + 1], data)) ? START_REQUEST
+											      : START_NONE;
+		if (!upper(data[i]) && (data[i] != '-' || i < 3))
+			return START_NONE;
+	}
+	return START_NONE;
 }
 
 #endif

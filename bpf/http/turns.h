@@ -43,63 +43,64 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	return 1;
 }
 
-/* `bytes` move on `conn` in `direction`; the first of them has stream position `position`. Returns 0 if memory that
- * had to be read could not be: user memory that was never touched is not there before the call itself needs it.
- *
- * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
- * position that was captured already, and only what is new is sent.
- */
-static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
-				    const struct user_bytes *bytes, const struct at_context *at)
+/* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
+ * and the position. A global function: see iov.h. */
+__noinline int capture_described(__u64 key, __u32 slot)
 {
-	__u64 call_end = position + bytes->length, from, window_end, captured_end;
-	bool new_turn = conn->speaker != direction;
-	__u32 zero = 0, length, wanted;
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 position, call_end, from, window_end, captured_end;
+	__u32 direction, length, wanted;
 	enum message_start start;
-	struct scratch *scratch;
+	struct user_bytes bytes;
+	bool new_turn;
 
-	if (conn->protocol == PROTOCOL_STOPPED)
+	if (!conn || !scratch || conn->protocol == PROTOCOL_STOPPED)
 		return 1;
+	bytes = scratch->bytes;
+	direction = scratch->event.direction & 1;
+	position = scratch->event.position;
+	call_end = position + bytes.length;
+	new_turn = conn->speaker != direction;
 	if (new_turn) {
 		conn->turn++;
 		conn->speaker = direction;
-		conn->turn_start[direction & 1] = position;
-		conn->captured_end[direction & 1] = position;
-		conn->told[direction & 1] = 0;
-		conn->skip[direction & 1] = 0;
-		conn->reach[direction & 1].tail_len = 0;
+		conn->turn_start[direction] = position;
+		conn->captured_end[direction] = position;
+		conn->told[direction] = 0;
+		conn->skip[direction] = 0;
+		conn->reach[direction].tail_len = 0;
 	}
-	captured_end = conn->captured_end[direction & 1];
+	captured_end = conn->captured_end[direction];
 	from = captured_end > position ? captured_end : position;
 	if (from >= call_end)
 		return 1;
-	scratch = bpf_map_lookup_elem(&scratches, &zero);
-	if (!scratch)
-		return 1;
-	window_end = conn->turn_start[direction & 1] + head_size;
-	if (from >= window_end || conn->skip[direction & 1]) {
-		/* Past the head. A call that starts like a message is a pipelined one: it has a head too. */
-		if (conn->protocol != PROTOCOL_HTTP1 || from != position)
+	window_end = conn->turn_start[direction] + head_size;
+	if (conn->skip[direction] || (call_end > window_end && position != conn->turn_start[direction])) {
+		/* A call past the head, or cut by its end. If it starts like a message, it has a head too. */
+		if (conn->protocol == PROTOCOL_HTTP1 && from == position) {
+			length = copy_bytes(&bytes, 0, RECOGNISE_LOOK, slot);
+			if (!length)
+				return 0;
+			if (length >= 5 && recognise(scratch->data, length) != START_NONE) {
+				conn->turn_start[direction] = position;
+				conn->skip[direction] = 0;
+				window_end = position + head_size;
+			}
+		}
+		if (conn->skip[direction] || from >= window_end)
 			return 1;
-		length = copy_bytes(bytes, 0, 8);
-		if (!length)
-			return 0;
-		if (length < 5 || recognise(scratch->data, length) == START_NONE)
-			return 1;
-		conn->turn_start[direction & 1] = position;
-		conn->skip[direction & 1] = 0;
-		window_end = position + head_size;
 	}
 	if (window_end > call_end)
 		window_end = call_end;
 	wanted = window_end - from;
-	length = copy_bytes(bytes, from - position, wanted);
+	length = copy_bytes(&bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
 	start = recognise(scratch->data, length);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
-			conn->skip[direction & 1] = 1;
+			conn->skip[direction] = 1;
 			count(AT_UNRECOGNISED_TURNS);
 			return 1;
 		}
@@ -107,20 +108,52 @@ static __always_inline bool capture(struct conn *conn, struct sock *sk, __u32 di
 	}
 	if (!conn->announced) {
 		/* It may have been handed from one process to another (a forking server, SCM_RIGHTS). */
-		conn->pid = at->pid;
-		conn->announced = send_conn_event(AT_CONN_OPEN, (__u64)sk, at->ts, 0);
+		conn->pid = scratch->event.at.pid;
+		conn->announced = send_conn_event(AT_CONN_OPEN, key, scratch->event.at.ts, 0);
 	}
-	scratch->event.at = *at;
-	conn->captured_end[direction & 1] = from + length;
+	conn->captured_end[direction] = from + length;
 	if (!conn->announced || !send_chunk(conn, scratch, direction, from, length)) {
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
-		else if (!conn->told[direction & 1])
+		else if (!conn->told[direction])
 			count(AT_LOST_REQUEST);
 		else
 			count(AT_LOST_CHUNK);
 	}
 	return length == wanted;
+}
+
+/* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
+ * if memory that had to be read could not be: user memory that was never touched is not there before the call
+ * itself needs it.
+ *
+ * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
+ * position that was captured already, and only what is new is sent.
+ */
+static __always_inline bool capture(struct sock *sk, __u32 direction, __u64 position,
+				    const struct user_bytes *bytes, const struct at_context *at)
+{
+	struct scratch *scratch;
+	__u32 slot;
+	bool done;
+
+	for (slot = 0; slot < SCRATCHES; slot++) {
+		scratch = bpf_map_lookup_elem(&scratches, &slot);
+		if (!scratch)
+			return 1;
+		if (scratch->taken)
+			continue;
+		scratch->taken = 1;
+		scratch->bytes = *bytes;
+		scratch->event.at = *at;
+		scratch->event.position = position;
+		scratch->event.direction = direction;
+		done = capture_described((__u64)sk, slot);
+		scratch->taken = 0;
+		return done;
+	}
+	count(AT_READ_FAULTS);
+	return 0;
 }
 
 /* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last

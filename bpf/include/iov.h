@@ -9,15 +9,8 @@
  * each of them once by itself (a "global" function), not again for every way that leads to it, and kernels before
  * 5.12 accept them. */
 
-#define IOV_PIECES 64 /* what is walked of one call; nginx writes at most 64 at once */
-
-/* Either one buffer (pieces is 0) or an array of struct iovec. */
-struct user_bytes {
-	__u64 base;
-	__u64 length; /* of the buffer; of an array it is found by pieces_length(), if not known otherwise */
-	__u64 pieces;
-	__u64 skip; /* bytes of the array that come before the first */
-};
+#define IOV_PIECES 64 /* what is copied of one call; nginx writes at most 64 at once */
+#define IOV_MAX 256   /* what is counted of one call; the kernel takes up to 1024 (UIO_MAXIOV) */
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
 {
@@ -77,7 +70,7 @@ __noinline __u64 pieces_length(__u64 base, __u64 pieces)
 	struct iovec piece;
 	__u64 length = 0;
 
-	for (__u32 i = 0; i < IOV_PIECES && i < pieces; i++) {
+	for (__u32 i = 0; i < IOV_MAX && i < pieces; i++) {
 		if (!read_piece(&piece, base, i))
 			break;
 		length += piece.iov_len;
@@ -85,11 +78,10 @@ __noinline __u64 pieces_length(__u64 base, __u64 pieces)
 	return length;
 }
 
-/* Copy up to `room` bytes at `from` into the scratch data at `at`. Returns the bytes copied. */
-__noinline __u64 copy_buffer(__u64 from, __u64 at, __u64 room)
+/* Copy up to `room` bytes at `from` into the data of scratch `slot` at `at`. Returns the bytes copied. */
+__noinline __u64 copy_buffer(__u64 from, __u64 at, __u64 room, __u32 slot)
 {
-	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 
 	if (!scratch || !room)
 		return 0;
@@ -108,7 +100,7 @@ __noinline __u64 copy_buffer(__u64 from, __u64 at, __u64 room)
 }
 
 /* Copy up to `room` bytes from offset `skip` of the pieces on into the scratch data. Returns the bytes copied. */
-__noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room)
+__noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room, __u32 slot)
 {
 	struct iovec piece;
 	__u32 done = 0, want, got;
@@ -123,7 +115,7 @@ __noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room)
 		want = room - done;
 		if (piece.iov_len - skip < want)
 			want = piece.iov_len - skip;
-		got = copy_buffer((__u64)piece.iov_base + skip, done, want);
+		got = copy_buffer((__u64)piece.iov_base + skip, done, want, slot);
 		done += got;
 		if (got < want)
 			break;
@@ -132,7 +124,7 @@ __noinline __u32 copy_pieces(__u64 base, __u64 pieces, __u64 skip, __u32 room)
 	return done;
 }
 
-static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 skip, __u32 room)
+static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 skip, __u32 room, __u32 slot)
 {
 	/* A read may fill less than its buffers: what lies behind is not the connection's. */
 	if (skip >= bytes->length)
@@ -140,8 +132,8 @@ static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 sk
 	if (bytes->length - skip < room)
 		room = bytes->length - skip;
 	if (bytes->pieces)
-		return copy_pieces(bytes->base, bytes->pieces, skip + bytes->skip, room);
-	return copy_buffer(bytes->base + skip, 0, room);
+		return copy_pieces(bytes->base, bytes->pieces, skip + bytes->skip, room, slot);
+	return copy_buffer(bytes->base + skip, 0, room, slot);
 }
 
 /* `tail` with the last `n` bytes that end at `end` joined to it. The newest byte stands highest (little-endian),
@@ -159,20 +151,26 @@ static __always_inline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
 	return n == AT_TAIL_MAX ? last : last << (8 * (AT_TAIL_MAX - n)) | tail >> (8 * n);
 }
 
-/* `tail` with the first `length` bytes of an array of pieces joined to it. */
+/* `tail` with the first `length` bytes of an array of pieces joined to it: of the last two pieces that hold some,
+ * which is where the end of a chunked body stands. Bytes before these are not known then, and are 0. */
 __noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 pieces, __u64 length)
 {
-	struct iovec piece;
-	__u64 part;
+	struct iovec piece, before = {};
+	__u64 left = length;
 
-	for (__u32 i = 0; i < IOV_PIECES && i < pieces && length; i++) {
+	for (__u32 i = 0; i < IOV_MAX && i < pieces; i++) {
 		if (!read_piece(&piece, base, i))
+			return 0;
+		if (piece.iov_len >= left)
 			break;
-		part = piece.iov_len < length ? piece.iov_len : length;
-		tail = join_tail(tail, (__u64)piece.iov_base + part, part);
-		length -= part;
+		if (piece.iov_len)
+			before = piece;
+		left -= piece.iov_len;
 	}
-	return tail;
+	if (before.iov_len + left < length)
+		tail = 0;
+	tail = join_tail(tail, (__u64)before.iov_base + before.iov_len, before.iov_len);
+	return join_tail(tail, (__u64)piece.iov_base + left, left);
 }
 
 /* Keep the last bytes of a call that was not copied whole: they tell the end of a chunked body. `length` is

@@ -19,8 +19,8 @@ enum protocol {
  * connection at the same time. */
 struct conn {
 	__u64 id;
-	__u64 turn_start[2];	  /* position of the turn's first byte, or of the last message start in it */
-	__u64 captured_end[2];	  /* bytes before this position are with user space */
+	__u64 turn_start[2];   /* position of the turn's first byte, or of the last message start in it */
+	__u64 captured_end[2]; /* bytes before this position are with user space */
 	struct at_reach reach[2];
 	struct at_context opened;
 	__u32 turn;
@@ -93,16 +93,31 @@ struct {
 	__type(value, __u64);
 } next_id SEC(".maps");
 
-/* Twice the room, so that a masked offset plus a masked length stays inside for the verifier. */
+/* The memory of one read or write call, as one range of bytes: one buffer (pieces is 0), or an array of struct
+ * iovec. See iov.h. */
+struct user_bytes {
+	__u64 base;
+	__u64 length; /* of the buffer; of an array it is found by pieces_length(), if not known otherwise */
+	__u64 pieces;
+	__u64 skip; /* bytes of the array that come before the first */
+};
+
+/* A chunk that is put together, and what it is made of. Twice the room for data, so that the verifier sees that a
+ * bounded offset plus a bounded length stays inside. */
 struct scratch {
 	struct at_chunk_event event;
 	__u8 data[2 * AT_DATA_MAX];
+	struct user_bytes bytes;
+	__u64 taken; /* somebody works in it */
 };
 
-/* One slot: where a chunk is put together. Used in process context only, with preemption off. */
+#define SCRATCHES 4
+
+/* Where chunks are put together, in process context only. The programs of fentry can be preempted: another thread's
+ * takes the next slot then. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, SCRATCHES);
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");

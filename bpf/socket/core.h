@@ -33,7 +33,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
 		return;
 	fill_context(&at, process, thread, now, cause);
-	thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
+	thread->unread = !capture(sk, AT_TX, sent_position(conn, sk), bytes, &at);
 }
 
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */
@@ -63,7 +63,7 @@ static __always_inline void send_ends(const struct at_watched *process, struct t
 	bytes->length = taken;
 	if (thread->unread && bytes->base) {
 		fill_context(&at, process, thread, now, 0);
-		capture(conn, sk, AT_TX, end - taken, bytes, &at);
+		capture(sk, AT_TX, end - taken, bytes, &at);
 	}
 	moved(conn, AT_TX, end, bytes, now);
 	if (conn->dirty[AT_TX])
@@ -133,7 +133,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	set_cause(thread, conn->id);
 	bytes->length = got;
 	fill_context(&at, process, thread, now, 0);
-	capture(conn, sk, AT_RX, end - got, bytes, &at);
+	capture(sk, AT_RX, end - got, bytes, &at);
 	moved(conn, AT_RX, end, bytes, now);
 	if (conn->ended && !has_unread_bytes(sk))
 		close_conn(sk, conn, conn->error);

@@ -22,6 +22,7 @@ POWERLESS = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-al
 """Before a command: it may do nothing then that an ordinary user may not."""
 
 SERVICES = Path(__file__).parent / "services"
+EXPORTED = r"export {}: accepted (\d+) = sent (\d+) \+ dropped \d+(?: \(([^)]*)\))?; queued (\d+)"
 LEDGER = re.compile(
     r"exchanges: seen (\d+) = emitted (\d+) \+ dropped (\d+)(?: \(([^)]*)\))?; in flight (\d+)"
 )
@@ -78,6 +79,17 @@ class Result:
 
     def parent_of(self, span: SpanRecord) -> SpanRecord | None:
         return next((s for s in self.spans if s.span_id == span.parent_id), None)
+
+    def exported(self, name: str) -> dict[str, int]:
+        """The account of one exporter, its drops by reason; what is 0 is left out."""
+        found = re.search(EXPORTED.format(name), self.said)
+        assert found, self.said
+        accepted, sent, reasons, queued = found.groups()
+        account = {"accepted": int(accepted), "sent": int(sent), "queued": int(queued)}
+        for item in (reasons or "").split(", ") if reasons else ():
+            reason, n = item.rsplit(" ", 1)
+            account[reason] = int(n)
+        return {key: n for key, n in account.items() if n}
 
     def check_ledger(self) -> None:
         """seen = emitted + dropped, and nothing in flight: the books must balance at the end of every run."""

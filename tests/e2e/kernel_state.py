@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,41 @@ from typing import Any
 def _maps_of(pid: int) -> set[int]:
     found = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        found |= {
-            int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("map_id:")
-        }
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            lines = info.read_text().splitlines()
+            found |= {int(line.split()[1]) for line in lines if line.startswith("map_id:")}
     return found
 
 
-def _bpftool(*arguments: str) -> list[dict[str, Any]]:
-    output = subprocess.run(["bpftool", "-j", "map", *arguments], capture_output=True, check=True).stdout
-    return list(json.loads(output))
+def _bpftool(*arguments: str) -> Any:
+    return json.loads(
+        subprocess.run(["bpftool", "-j", "map", *arguments], capture_output=True, check=True).stdout
+    )
+
+
+def _map(agent: int, name: str) -> list[int]:
+    # One by one: a list of all maps is cut short when one of them goes meanwhile.
+    found = []
+    for number in _maps_of(agent):
+        with suppress(subprocess.CalledProcessError):
+            if _bpftool("show", "id", str(number)).get("name") == name:
+                found.append(number)
+    return found
 
 
 def loaded(agent: int) -> bool:
-    """Tell if the agent with this pid has made its maps."""
-    return bool(_maps_of(agent))
+    """Tell if the agent with this pid watches something already."""
+    try:
+        return bool(entries(agent, "watched"))
+    except ValueError:
+        return False
 
 
 def entries(agent: int, name: str) -> list[dict[str, Any]]:
     """The keys and values of a map of the agent with this pid, as the BTF of the map shows them."""
-    held = _maps_of(agent)
-    (found,) = (entry for entry in _bpftool("show") if entry["id"] in held and entry.get("name") == name)
-    return [entry["formatted"] for entry in _bpftool("dump", "id", str(found["id"]))]
+    (number,) = _map(agent, name)
+    for _ in range(5):
+        # An entry that goes while they are read is an error to bpftool.
+        with suppress(subprocess.CalledProcessError):
+            return [entry["formatted"] for entry in _bpftool("dump", "id", str(number))]
+    raise RuntimeError(f"bpftool cannot read the map {name}")

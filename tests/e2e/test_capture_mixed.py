@@ -1,4 +1,4 @@
-"""Thousands of mixed requests at once: what the services logged and what the spans say are the same, one for one."""
+"""Thousands of mixed requests at once: what the services logged and what the spans say is the same, one for one."""
 
 from __future__ import annotations
 

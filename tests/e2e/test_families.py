@@ -16,6 +16,7 @@ from conversation import Conversation, check, exchanges, hold
 from harness import SERVICES, Traced, drive, free_ports, listening, log_entries, nginx_config, shell, wait_for
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("family", "address"),
     [("inet", ""), ("inet6", ""), ("mapped", ""), ("unix", "socket"), ("abstract", "autotrace-test")],

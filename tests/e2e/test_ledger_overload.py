@@ -52,6 +52,7 @@ def _check_loss(result: Result) -> None:
     assert "lost_request" in result.said
 
 
+@pytest.mark.core
 def test_an_agent_that_cannot_run_for_a_while(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     before, during, after = _paths(100, "before"), _paths(4000, "during"), _paths(300, "after")

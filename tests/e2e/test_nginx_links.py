@@ -32,7 +32,7 @@ def _drive(port: int, concurrency: int, requests: int, keep_alive: bool) -> None
 
 
 @pytest.mark.parametrize("upstream", ["new", "kept"])
-@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("concurrency", [1, pytest.param(8, marks=pytest.mark.core), 32])
 def test_no_false_parent(tmp_path: Path, concurrency: int, upstream: str) -> None:
     front, back = free_ports(2)
     keep = "keepalive 64; keepalive_requests 100000;" if upstream == "kept" else ""

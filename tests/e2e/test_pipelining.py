@@ -214,28 +214,35 @@ def test_chunked_bodies_whose_end_only_the_last_bytes_tell(tmp_path: Path, famil
     }
     where = {} if family == "inet" else {"family": "unix", "address": tmp_path / "socket"}
     conversations = [
-        Conversation(f"/{way}", response=response, options={"pause": 120, **options, **where})
+        Conversation(f"/{way}", response=response, options={"pause": 250, **options, **where})
         for way, options in ways.items()
     ]
     result = hold(tmp_path, conversations)
     for conversation in conversations:
-        for spans in exchanges(result, conversation.path):
-            assert [(s.status, s.error) for s in spans] == [(200, False)] * 2, (conversation, result.said)
-            assert all(s.end - s.start >= 100_000_000 for s in spans), (conversation.path, spans)
+        servers, clients = exchanges(result, conversation.path)
+        assert [(s.status, s.error) for s in servers + clients] == [(200, False)] * 4, result.said
+        # Later the receive buffer may have grown to hold it all.
+        waited = clients + (servers[:1] if "sndbuf" in conversation.options else [])
+        assert all(span.end - span.start >= 240_000_000 for span in waited), (conversation.path, waited)
     assert "gap" not in result.said
     assert "malformed" not in result.said
 
 
-def test_two_threads_in_full_duplex(tmp_path: Path) -> None:
-    """One thread writes requests as fast as it can, another reads the responses; the same on the server."""
+@pytest.mark.parametrize("how", ["exact", "buffered"])
+def test_two_threads_in_full_duplex(tmp_path: Path, how: str) -> None:
+    """One thread writes requests as fast as it can, another reads the responses; the same on the server.
+
+    If reads take whatever is there, most heads lie deep inside of what one call reads: not captured then, and
+    missed, but never mistaken.
+    """
     (port,) = free_ports(1)
     duplex = [sys.executable, str(SERVICES / "duplex.py")]
     with Traced(
         tmp_path / "agent",
         shell(
-            f"{' '.join(duplex)} server {port} {tmp_path}/server.log",
+            f"{' '.join(duplex)} server {port} {tmp_path}/server.log {how}",
             f"(until [ -e {tmp_path}/go ]; do sleep 0.1; done;"
-            f" {' '.join(duplex)} client {port} {tmp_path}/client.log; sleep 60)",
+            f" {' '.join(duplex)} client {port} {tmp_path}/client.log {how}; sleep 60)",
         ),
     ) as agent:
         wait_for(lambda: listening(port), "the server")
@@ -243,13 +250,20 @@ def test_two_threads_in_full_duplex(tmp_path: Path) -> None:
         wait_for((tmp_path / "client.log").exists, "the client", 60)
         result = agent.finish()
     result.check_ledger()
-    truth = sorted(
-        (e["path"], e["status"], e["received"], e["sent"]) for e in log_entries(tmp_path / "server.log")
-    )
+    answered = log_entries(tmp_path / "server.log")
+    truth = {(e["path"], e["status"], e["received"], e["sent"]) for e in answered}
     assert len(truth) == 1500
-    for spans in (result.server(), result.client()):
-        assert sorted(told(span) for span in spans) == truth
-    assert {span.link for span in result.server()} == {"wire"}
+    if how == "exact":
+        for spans in (result.server(), result.client()):
+            assert sorted(told(span) for span in spans) == sorted(truth), result.said
+        assert {span.link for span in result.server()} == {"wire"}
+    by_path = {path: (status, (received, -1), (sent, -1)) for path, status, received, sent in truth}
+    for span in result.spans:
+        path, status, received, sent = told(span)
+        expected = by_path[path]
+        assert status in (expected[0], 0), span
+        assert received in expected[1], span
+        assert sent in expected[2], span
 
 
 def test_a_large_response_and_the_next_request_of_the_same_thread(tmp_path: Path) -> None:

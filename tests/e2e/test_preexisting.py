@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,11 +23,11 @@ def server() -> Iterator[tuple[int, int]]:
         yield port, process.pid
 
 
-def _attach(directory: Path, pid: int) -> Traced:
-    agent = Traced(directory / "agent", [], ("--pid", str(pid)))
-    wait_for(lambda: agent.runtime_dir.exists() and any(agent.runtime_dir.iterdir()), "the agent to be there")
-    time.sleep(0.3)
-    return agent
+@contextmanager
+def _attach(directory: Path, pid: int) -> Iterator[Traced]:
+    with Traced(directory / "agent", [], ("--pid", str(pid))) as agent:
+        wait_for(lambda: "attached" in agent.said(), "the agent to be there")
+        yield agent
 
 
 def _connect(port: int) -> http.client.HTTPConnection:
@@ -117,10 +118,9 @@ def test_in_the_middle_of_a_request(tmp_path: Path, server: tuple[int, int], fil
 
 
 def test_in_the_middle_of_pipelined_requests(tmp_path: Path, server: tuple[int, int]) -> None:
-    """Which request an answer is for is not known before all that were asked before are answered."""
+    """How many answers are still to come is not known: what cannot be told apart is dropped, and counted."""
     port, pid = server
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        stream = connection.makefile("rb")
+    with socket.create_connection(("127.0.0.1", port)) as connection, connection.makefile("rb") as stream:
         for i in range(3):
             connection.sendall(f"GET /piece/30/100/before{i} HTTP/1.1\r\n\r\n".encode())
         time.sleep(0.2)
@@ -135,9 +135,7 @@ def test_in_the_middle_of_pipelined_requests(tmp_path: Path, server: tuple[int, 
                 _answer(stream, 2)
             result = agent.finish()
     result.check_ledger()
-    after = [span for span in result.spans if span.path.startswith("/after")]
-    assert [(s.path, s.status, s.error) for s in after] == [
-        ("/after/0", 200, False),
-        ("/after/1", 200, False),
-    ]
-    assert not [s for s in result.spans if "before" in s.path]
+    answered = [span for span in result.spans if span.status]
+    assert {span.attributes["http.response.body.size"] for span in answered} <= {2}, answered
+    assert not [span for span in result.spans if "before" in span.path]
+    assert set(result.dropped) <= {"pipelined_answers_unknown"}, result.said

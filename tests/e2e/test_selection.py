@@ -70,7 +70,7 @@ def test_by_executable_what_starts_before_and_later(tmp_path: Path) -> None:
     result.check_ledger()
     expected = [f"/{port}/{i}" for port in (first, second) for i in range(20)]
     assert sorted(s.path for s in result.spans) == sorted(expected)
-    assert {s.service for s in result.spans} == {"backend"}
+    assert {s.service for s in result.spans} == {name}
 
 
 def test_the_agent_never_watches_itself(tmp_path: Path) -> None:

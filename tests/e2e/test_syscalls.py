@@ -12,6 +12,7 @@ WRITES = ["write", "writev", "sendto", "sendmsg", "sendmmsg", "sendfile", "splic
 MEGABYTES_5 = 5 * 1024 * 1024
 
 
+@pytest.mark.core
 def test_every_pair_of_calls(tmp_path: Path) -> None:
     conversations = [
         Conversation(f"/{read}/{write}", options={"read": read, "write": write})
@@ -103,13 +104,14 @@ def test_memory_that_was_never_touched(tmp_path: Path) -> None:
 
 
 def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
-    """Method, path and status are in the part that is there; sizes too, if Content-Length is."""
+    """Method, path and status are in the part that is there. That it is all is known on either side only when the
+    other one speaks: the server's request may be told first, and then is not joined with the client's."""
     conversation = Conversation("/long-head", request_fields=f"Cookie: {'c' * 9000}\r\n", rounds=3)
     plain = Conversation("/plain-after")
     result = hold(tmp_path, [conversation, plain])
     server, client = exchanges(result, "/long-head")
     assert [len(server), len(client)] == [3, 3]
     assert all(span.status == 200 and not span.error for span in server + client)
-    assert [s.parent_id for s in server] == [s.span_id for s in client]
+    assert all(s.parent_id in ("", c.span_id) for s, c in zip(server, client, strict=True))
     assert all(span.attributes["http.response.body.size"] == 50_000 for span in server + client)
     check(result, plain)

@@ -209,6 +209,42 @@ def test_an_error_among_the_requests_leaves_those_that_wait(pairing: Pairing, bo
     assert books.notes == {("protocols", "malformed_chunk"): 1}
 
 
+@pytest.mark.parametrize("missed", [RX, TX])
+def test_after_a_gap_a_pipelining_client_is_given_up(
+    pairing: Pairing, books: Books, missed: Direction
+) -> None:
+    """Some requests or responses were in the gap, no one knows how many."""
+    conn = connection()
+    waiting = started(pairing.messages(conn, [request(1), end(1, RX), request(2), end(2, RX)]))
+    events = pairing.messages(conn, [ProtocolError(missed, 5, 5, "gap"), request(6), end(6, RX)])
+    events += pairing.messages(conn, [response(7), end(7, TX), response(8), end(8, TX)])
+    events += pairing.messages(conn, [response(9), end(9, TX), request(10), end(10, RX), response(11)])
+    assert ended(events) == waiting
+    assert [exchange.status for exchange in waiting] == ([200, 200] if missed is RX else [0, 0])
+    assert (books.seen, books.dropped) == (4, {"pipelined_answers_unknown": 2})
+    assert not started(events)
+
+
+def test_a_client_that_does_not_pipeline_goes_on_after_a_gap(pairing: Pairing) -> None:
+    conn = connection(from_start=False)
+    for ts in (10, 20, 30):
+        lost = started(pairing.messages(conn, [request(ts), end(ts, RX)]))
+        assert ended(pairing.messages(conn, [ProtocolError(TX, 5, ts + 1, "gap")])) == lost
+        (exchange,) = ended(
+            pairing.messages(conn, [request(ts + 2), end(ts + 2, RX), response(ts + 3), end(ts + 4, TX)])
+        )
+        assert exchange.status == 200
+
+
+def test_pipelined_requests_of_an_older_connection_are_given_up(pairing: Pairing, books: Books) -> None:
+    """The first response may answer what was asked before the agent looked."""
+    conn = connection(from_start=False)
+    events = pairing.messages(conn, [request(1), end(1, RX), request(2), end(2, RX)])
+    events += pairing.messages(conn, [response(3), end(3, TX), response(4), end(4, TX)])
+    assert [(exchange.status, exchange.error) for exchange in ended(events)] == [(0, "")]
+    assert (books.seen, books.dropped) == (2, {"pipelined_answers_unknown": 1})
+
+
 @pytest.mark.parametrize("ends_first", [True, False])
 def test_a_switch_ends_its_exchange_with_its_status(pairing: Pairing, ends_first: bool) -> None:
     response_end: list[Message] = [end(4, TX)] if ends_first else []

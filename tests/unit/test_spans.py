@@ -230,6 +230,11 @@ def test_unix_sockets_have_no_ports() -> None:
     assert "client.address" not in served
 
 
+def test_a_url_over_a_unix_socket_has_the_host_that_the_request_names() -> None:
+    called = make(exchange(Role.CLIENT, headers={"host": "app"}, family=AF_UNIX, remote=("/run/app.sock", 0)))
+    assert str(called.attributes["url.full"]).startswith("http://app/")
+
+
 def test_a_suppressed_exchange_gives_no_span() -> None:
     own = exchange(Role.CLIENT)
     assert own.link is not None

@@ -1,9 +1,11 @@
-"""One connection, four threads: `duplex.py client|server PORT LOG`.
+"""One connection, four threads: `duplex.py client|server PORT LOG HOW`.
 
 The client's writer sends 1,500 requests without waiting, its reader reads the responses; the server's reader
-hands the requests to its writer. LOG gets what was answered, in the end.
+hands the requests to its writer. LOG gets what was answered, in the end. HOW: `exact` (a read takes a head, or the
+content, and no byte more), or `buffered` (a read takes whatever is there).
 """
 
+import functools
 import json
 import queue
 import random
@@ -14,24 +16,26 @@ from pathlib import Path
 
 COUNT = 1500
 SIZES = [0, 0, 5, 300, 3000, 9000]
+HOW = sys.argv[4]
+HEAD = 80  # bytes of every head
+STREAM = {}
 
 
 def client(port):
     rng = random.Random(1)
     connection = socket.create_connection(("127.0.0.1", port))
     window = threading.Semaphore(100)
-    stream = connection.makefile("rb")
 
     def write():
         for i in range(COUNT):
             window.acquire()
             body = b"q" * rng.choice(SIZES)
-            connection.sendall(b"POST /d/%d HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (i, len(body)) + body)
+            connection.sendall(message(b"POST /d/%d HTTP/1.1" % i, body))
 
     writer = threading.Thread(target=write)
     writer.start()
     for _ in range(COUNT):
-        read_message(stream)
+        read_message(connection)
         window.release()
     writer.join()
     return []
@@ -43,7 +47,6 @@ def server(port):
     connection, _ = listener.accept()
     while not connection.recv(1, socket.MSG_PEEK):  # somebody only looked whether it listens
         connection, _ = listener.accept()
-    stream = connection.makefile("rb")
     asked = queue.Queue()
     log = []
 
@@ -51,27 +54,38 @@ def server(port):
         while (request := asked.get()) is not None:
             status = rng.choice([200, 404])
             body = b"r" * rng.choice(SIZES)
-            connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+            connection.sendall(message(b"HTTP/1.1 %d X" % status, body))
             log.append({"path": request[0], "status": status, "received": request[1], "sent": len(body)})
 
     writer = threading.Thread(target=write)
     writer.start()
-    while message := read_message(stream):
-        asked.put(message)
+    while request := read_message(connection):
+        asked.put(request)
     asked.put(None)
     writer.join()
     return log
 
 
-def read_message(stream):
-    start = stream.readline()
-    if not start:
+def message(start, body):
+    fields = b"Content-Length: %d\r\nPad: " % len(body)
+    return (start + b"\r\n" + fields).ljust(HEAD - 4, b"p") + b"\r\n\r\n" + body
+
+
+def read_message(connection):
+    """Path (or status) and size of the content; None at the end."""
+    read = STREAM.setdefault(connection, connection.makefile("rb")).read
+    if HOW == "exact":
+        read = functools.partial(receive, connection)
+    head = read(HEAD)
+    if not head:
         return None
-    length = 0
-    while (line := stream.readline()) != b"\r\n":
-        length = int(line.partition(b":")[2])
-    stream.read(length)
-    return start.split(b" ")[1].decode(), length
+    length = int(head.partition(b"Length: ")[2].partition(b"\r\n")[0])
+    read(length)
+    return head.split(b" ")[1].decode(), length
+
+
+def receive(connection, size):
+    return connection.recv(size, socket.MSG_WAITALL) if size else b""
 
 
 def main():

@@ -19,9 +19,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Connection(http.client.HTTPConnection):
     def send_planned(self, request):
-        self._http_vsn, self._http_vsn_str = (
-            (10, "HTTP/1.0") if request.get("old") else (11, "HTTP/1.1")
-        )
+        self._http_vsn, self._http_vsn_str = (10, "HTTP/1.0") if request.get("old") else (11, "HTTP/1.1")
         body = b"b" * request["body"]
         self.putrequest(request["method"], request["path"])
         for name, value in request.get("headers", {}).items():

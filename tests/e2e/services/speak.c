@@ -10,7 +10,7 @@
  *   piece   bytes of one call (0: all at once); iov: pieces of a vector
  *   peek, waitall, nonblock, empty: 1 to look before reading, wait for all, use poll, write nothing in between
  *   cold    1 to send from memory that was never touched
- *   sndbuf  bytes of the send buffer; pause: milliseconds before the reader reads
+ *   sndbuf  bytes of the send buffer; pause: milliseconds before the client reads
  * sendfile and splice move what follows the head, the head goes by plain read and write.
  */
 #define _GNU_SOURCE
@@ -231,7 +231,6 @@ static void receive_all(int fd, const struct content *content)
 {
 	char *bytes = malloc(content->length);
 
-	usleep(1000 * number("pause", 0));
 	for (size_t done = 0; done < content->length;) {
 		char looked[4096];
 		ssize_t moved;
@@ -326,6 +325,7 @@ int main(int count, char **given)
 		prepare(fd);
 		for (int i = 0; i < rounds; i++) {
 			send_all(fd, &request);
+			usleep(1000 * number("pause", 0));
 			receive_all(fd, &response);
 		}
 		return 0;

@@ -174,3 +174,12 @@ def test_has_no_content(method, status, nothing):
 )
 def test_switches_to(method, status, headers, protocol):
     assert switches_to(method, status, headers) == protocol
+
+
+def test_a_chunked_body_whose_last_bytes_are_not_known_is_complete_at_an_orderly_end() -> None:
+    for tail, complete in ((b"", True), (b"\r\n", True), (b"more", False), (b"xx\r\n", False)):
+        body = ChunkedBody()
+        body.take(b"5\r\nab", 0)
+        body.skip(100, tail)
+        assert body.complete_at_close(orderly=True) is complete, tail
+        assert body.complete_at_close(orderly=False) is False

@@ -1,9 +1,9 @@
 """What the table does with connections whose protocol does not show at once."""
 
-from autotrace.model import Chunk, Connection, ConnectionOpened, Context, Direction, Request
+from autotrace.model import Chunk, Connection, ConnectionOpened, Context, Direction, ProtocolError, Request
 from autotrace.protocols import parser_for
 from autotrace.streams import StreamTable
-from autotrace.streams.table import UNRECOGNISED_TURNS_MAX
+from autotrace.streams.table import PROTOCOL_ERRORS_MAX, UNRECOGNISED_TURNS_MAX
 
 AT = Context(1000, 10, 11, 0, 0, 0)
 
@@ -50,3 +50,20 @@ def test_an_older_connection_of_another_protocol_is_left_alone_after_some_turns(
     assert not table.stopped
     table.say(99, b"QUIT\r\n", 9000)
     assert [connection.id for connection in table.stopped] == [7]
+
+
+def test_a_new_connection_whose_first_bytes_only_looked_like_a_message_is_left_alone() -> None:
+    table = Table(from_start=True)
+    table.say(1, b"G", 100)
+    assert not table.stopped
+    assert [type(message) for message in table.say(1, b"arbage\x00\x01\r\n", 101)] == [ProtocolError]
+    assert [connection.id for connection in table.stopped] == [7]
+
+
+def test_a_connection_that_spoke_the_protocol_is_left_alone_after_many_errors() -> None:
+    table = Table(from_start=True)
+    table.say(1, b"GET / HTTP/1.1\r\n\r\n", 100)
+    for turn in range(PROTOCOL_ERRORS_MAX + 1):
+        assert not table.stopped
+        table.say(2 * turn + 3, b"GET / HTTP/1.1\r\nTransfer-Encoding: unknown\r\n\r\n", 1000 * turn + 1000)
+    assert table.notes[-1] == ("streams", "protocol_not_recognised")

@@ -1,0 +1,105 @@
+"""Make the recordings and their golden spans anew, as root: `python tests/replay/make_recordings.py`.
+
+It is needed after every change of bpf/include/abi.h, because a recording holds records of that form. Read the
+difference of the golden files before it is committed: they are what the code makes of the recordings.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "replay")]
+
+from golden import NAMES, RECORDINGS, golden_text  # noqa: E402
+from harness import SERVICES, Traced, drive, free_ports, listening, nginx_config, shell, wait_for  # noqa: E402
+
+from autotrace.recording import Kind, Recorder, read  # noqa: E402
+
+SIZE_MAX = 60_000
+WALL_OFFSET_NS = 1_700_000_000_000_000_000
+HOST = "golden"
+RESOURCE_KEPT = ("service.name", "process.pid", "process.runtime.name", "process.executable.name")
+
+
+def _nginx_proxy(directory: Path) -> tuple[list[str], list[int], int, list[str]]:
+    """nginx with new and kept connections to a threaded Python backend, all kinds of statuses."""
+    front, back = free_ports(2)
+    config = nginx_config(
+        directory / "nginx",
+        front,
+        f"location / {{ proxy_pass http://127.0.0.1:{back}; }} location /status/ "
+        '{ proxy_pass http://kept; proxy_http_version 1.1; proxy_set_header Connection ""; }',
+        f"upstream kept {{ server 127.0.0.1:{back}; keepalive 8; }}",
+    )
+    command = shell(f"nginx -c {config}", f"{sys.executable} {SERVICES}/backend.py {back} {directory}/log 20")
+    paths = [f"/status/{status}/{i}" for i, status in enumerate((200, 204, 404, 503, 200, 304))]
+    return command, [front, back], front, [*paths, "/id/1", "/id/2", "/size/30000/3", "/size/0/4"]
+
+
+def _python_calls(directory: Path) -> tuple[list[str], list[int], int, list[str]]:
+    """A threaded Python front: calls in order to two services, refused, reset and unanswered calls."""
+    front, first, faulty, nobody = free_ports(4)
+    command = shell(
+        f"{sys.executable} {SERVICES}/front_threads.py {front} {directory}/front.log",
+        f"{sys.executable} {SERVICES}/backend.py {first} {directory}/first.log 10",
+        f"{sys.executable} {SERVICES}/faulty.py {faulty}",
+    )
+    paths = [
+        *(f"/to/{first},{first}/id/{i}" for i in range(4)),
+        f"/to/{nobody}/any/5",
+        *(f"/to/{faulty}/{how}/{i}" for i, how in enumerate(("reset", "truncated", "silent"), 6)),
+    ]
+    return command, [front, first, faulty], front, paths
+
+
+def _record(name: str) -> None:
+    """Run the services under the agent and keep what it recorded, without what tells of this machine."""
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        make = {"nginx_proxy": _nginx_proxy, "python_calls": _python_calls}[name]
+        command, ports, front, paths = make(directory)
+        raw = directory / "raw.bin"
+        with Traced(directory / "agent", command, ("--record", str(raw))) as agent:
+            wait_for(lambda: all(map(listening, ports)), "the services")
+            drive(front, paths, concurrency=3)
+            agent.finish().check_ledger()
+        cleaned = directory / "cleaned.bin"
+        _clean(raw, cleaned)
+        content = cleaned.read_bytes()
+        for secret in (str(ROOT), temporary, socket.gethostname(), str(Path.home())):
+            assert secret.encode() not in content, f"{name} holds {secret}"
+        assert len(content) < SIZE_MAX, f"{name} has {len(content)} bytes"
+        shutil.copy(cleaned, RECORDINGS / f"{name}.bin")
+    (RECORDINGS / f"{name}.bin").chmod(0o644)
+    (RECORDINGS / f"{name}.json").write_text(golden_text(name))
+
+
+def _clean(raw: Path, cleaned: Path) -> None:
+    recorder = Recorder(cleaned, WALL_OFFSET_NS, HOST)
+    for entry in read(raw):
+        if entry.kind is Kind.RECORD:
+            recorder.record(entry.payload)
+        elif entry.kind is Kind.TICK:
+            recorder.tick(entry.tick())
+        elif entry.kind is Kind.COUNTERS:
+            recorder.counters(entry.json())
+        elif entry.kind is Kind.PROCESS:
+            process = entry.json()
+            process["executable"] = Path(process["executable"]).name
+            process["resource"] = {
+                key: process["resource"][key] for key in RESOURCE_KEPT if key in process["resource"]
+            }
+            recorder.process(process)
+    recorder.close()
+
+
+if __name__ == "__main__":
+    RECORDINGS.mkdir(exist_ok=True)
+    for each in NAMES:
+        _record(each)
+        print(f"made {each}", flush=True)
