@@ -104,8 +104,8 @@ class Pipeline:
         self._pair(self._pairing.expire(now, self._timeout_ns))
         for pid, ts in list(self._exited.items()):
             if now - ts >= _EXIT_GRACE_NS:
-                del self._exited[pid]
                 self._process_is_gone(pid, ts)
+                del self._exited[pid]
         overflowed = self._routes.overflowed
         if overflowed > self._overflowed:
             self._ledger.note("spans", "route_overflow", overflowed - self._overflowed)
@@ -113,8 +113,11 @@ class Pipeline:
 
     def keep_only(self, sockets: set[int], now: int) -> None:
         """End the connections whose close was lost: `sockets` are those the kernel side still follows."""
-        for connection in self._streams.connections():
-            if connection.socket not in sockets:
+        connections = self._streams.connections()
+        # The kernel gives a closed socket's address to another one soon: the newest has it now.
+        newest = {connection.socket: connection for connection in connections}
+        for connection in connections:
+            if connection.socket not in sockets or newest[connection.socket] is not connection:
                 self._vanished(connection, now)
 
     def finish(self, now: int) -> None:
@@ -165,7 +168,7 @@ class Pipeline:
     def _vanished(self, connection: Connection, ts: int) -> None:
         result = self._streams.vanished(connection.id, ts)
         if result is not None:
-            self._messages(*result)
+            self._pair(self._pairing.messages(*result, process_exited=connection.pid in self._exited))
         self._connection_is_gone(connection, ts, 0)
 
     def _connection_is_gone(self, connection: Connection, ts: int, error: int) -> None:

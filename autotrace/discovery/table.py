@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from autotrace.model import Process
 
@@ -17,23 +16,26 @@ MAX_PROCESSES = 65_536
 _OF_THE_PROGRAM = ("process.", "service.", "telemetry.sdk.language")
 
 
-class _Origin(NamedTuple):
-    """Where a process that was not described yet comes from.
+@dataclass(slots=True, eq=False)
+class _Program:
+    """The program of a process that is not described yet, shared with the children it forks.
 
-    `executed`: it runs another program since, which the kernel calls `comm`.
+    `pid` executed it, and the kernel calls it `comm`; `before` describes what `pid` was before that. `process` is
+    one of those that run it, once one is described.
     """
 
-    ancestor: Process | None
-    executed: bool
+    pid: int
     comm: str = ""
+    before: Process | None = None
+    process: Process | None = None
 
 
 class ProcessTable:
     """pid -> Process.
 
-    A child is described when it is first asked for, which most never are. One that is gone by then gets its
-    parent's resource with its own pid; if it had executed another program meanwhile, under the name that the
-    kernel gave that.
+    A child is described when it is first asked for, which most never are. One that is gone by then gets the
+    resource of a process that runs the same program, its parent in most cases, with its own pid. If there is none,
+    it gets the name that the kernel gave the program.
     At most `limit` processes are kept: beyond that the one that exited first goes, or else the oldest.
     """
 
@@ -48,7 +50,7 @@ class ProcessTable:
         self._grace_ns = grace_ns
         self._limit = limit
         self._known: dict[int, Process] = {}
-        self._undescribed: dict[int, _Origin] = {}
+        self._undescribed: dict[int, _Program] = {}
         self._exited: dict[int, int] = {}  # pid -> time of exit, oldest first
 
     def __len__(self) -> int:
@@ -64,15 +66,21 @@ class ProcessTable:
         """A watched process `parent` forked `pid`."""
         self._forget(pid)  # the number was used before
         self._make_room()
-        ancestor = self._known.get(parent)
-        self._undescribed[pid] = _Origin(ancestor, False) if ancestor else self._origin(parent)
+        known = self._known.get(parent)
+        if known is not None:
+            self._undescribed[pid] = _Program(parent, process=known)
+        else:
+            self._undescribed[pid] = self._undescribed.get(parent) or _Program(parent)
 
     def executed(self, pid: int, comm: str = "") -> None:
         """`pid` runs another program from now on, which the kernel calls `comm`."""
-        before = self._known.get(pid) or self._origin(pid).ancestor
+        before = self._known.get(pid)
+        program = self._undescribed.get(pid)
+        if before is None and program is not None:
+            before = program.process or program.before
         self._forget(pid)
         self._make_room()
-        self._undescribed[pid] = _Origin(before, True, comm)
+        self._undescribed[pid] = _Program(pid, comm, before)
 
     def exited(self, pid: int, ts: int) -> None:
         """The last thread of `pid` ended at `ts` (monotonic ns). It stays known for the grace period."""
@@ -99,20 +107,21 @@ class ProcessTable:
             self._forget(pid)
 
     def _describe_now(self, pid: int) -> Process:
-        origin = self._undescribed.get(pid)
+        program = self._undescribed.get(pid)
         # A number whose process exited may belong to another process by now.
         process = self._describe(pid) if pid not in self._exited else None
         if process is None:
-            process = _stand_in(pid, origin)
+            if program is not None and program.pid != pid and self._undescribed.get(program.pid) is program:
+                self._describe_now(program.pid)
+            process = _stand_in(pid, program)
+        elif program is not None:
+            program.process = process
         process.exited_ts = self._exited.get(pid, 0)
-        if origin is None:
+        if program is None:
             self._make_room()
         self._undescribed.pop(pid, None)
         self._known[pid] = process
         return process
-
-    def _origin(self, pid: int) -> _Origin:
-        return self._undescribed.get(pid, _Origin(None, False))
 
     def _forget(self, pid: int) -> None:
         self._known.pop(pid, None)
@@ -128,21 +137,25 @@ class ProcessTable:
                 return
 
 
-def _stand_in(pid: int, origin: _Origin | None) -> Process:
+def _stand_in(pid: int, program: _Program | None) -> Process:
     """What to say of a process that was gone before it could be described."""
-    name = (origin.comm if origin is not None else "") or "unknown_service"
-    if origin is None or origin.ancestor is None:
-        return Process(pid, "", {"service.name": name, "process.pid": pid})
-    ancestor = origin.ancestor
-    resource = {**ancestor.resource, "process.pid": pid}
-    host = resource.get("host.name")
-    if host is not None:
-        resource["service.instance.id"] = f"{host}:{pid}"
-    if not origin.executed:
-        return replace(ancestor, pid=pid, resource=resource, exited_ts=0)
+    if program is None:
+        return Process(pid, "", {"service.name": "unknown_service", "process.pid": pid})
+    alike = program.process
+    if alike is not None:
+        return replace(alike, pid=pid, resource=_with_pid(alike.resource, pid), exited_ts=0)
+    resource = _with_pid(program.before.resource if program.before else {}, pid)
     kept = {
         key: value
         for key, value in resource.items()
         if not key.startswith(_OF_THE_PROGRAM) or key == "process.pid"
     }
-    return Process(pid, "", {**kept, "service.name": name})
+    return Process(pid, "", {**kept, "service.name": program.comm or "unknown_service"})
+
+
+def _with_pid(resource: dict[str, str | int], pid: int) -> dict[str, str | int]:
+    changed = {**resource, "process.pid": pid}
+    host = resource.get("host.name")
+    if host is not None:
+        changed["service.instance.id"] = f"{host}:{pid}"
+    return changed

@@ -142,7 +142,7 @@ class Http1Parser(Parser):
         out: list[Message] = []
         self._out = out
         self._ts = ts
-        self._speaker = direction
+        self._speaker = None  # whoever is captured next begins a turn
         side.expected = end
         if expected >= 0:
             self._counted(side, end - expected, tail)

@@ -52,15 +52,15 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	__u64 position, call_end, from, window_end, captured_end;
 	__u32 direction, length, wanted;
 	enum message_start start;
-	struct user_bytes bytes;
+	const struct user_bytes *bytes;
 	bool new_turn;
 
 	if (!conn || !scratch || conn->protocol == PROTOCOL_STOPPED)
 		return 1;
-	bytes = scratch->bytes;
+	bytes = &scratch->bytes;
 	direction = scratch->event.direction & 1;
 	position = scratch->event.position;
-	call_end = position + bytes.length;
+	call_end = position + bytes->length;
 	new_turn = conn->speaker != direction;
 	if (new_turn) {
 		conn->turn++;
@@ -79,7 +79,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	if (conn->skip[direction] || (call_end > window_end && position != conn->turn_start[direction])) {
 		/* A call past the head, or cut by its end. If it starts like a message, it has a head too. */
 		if (conn->protocol == PROTOCOL_HTTP1 && from == position) {
-			length = copy_bytes(&bytes, 0, RECOGNISE_LOOK, slot);
+			length = copy_bytes(bytes, 0, RECOGNISE_LOOK, slot);
 			if (!length)
 				return 0;
 			if (length >= 5 && recognise(scratch->data, length) != START_NONE) {
@@ -94,7 +94,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	if (window_end > call_end)
 		window_end = call_end;
 	wanted = window_end - from;
-	length = copy_bytes(&bytes, from - position, wanted, slot);
+	length = copy_bytes(bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
 	start = recognise(scratch->data, length);
@@ -123,6 +123,22 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	return length == wanted;
 }
 
+/* The first slot that nobody works in; SCRATCHES if there is none. */
+__noinline __u32 free_slot(void)
+{
+	struct scratch *scratch;
+
+#pragma unroll
+	for (__u32 i = 0; i < SCRATCHES; i++) {
+		__u32 slot = i;
+
+		scratch = bpf_map_lookup_elem(&scratches, &slot);
+		if (scratch && !scratch->taken)
+			return i;
+	}
+	return SCRATCHES;
+}
+
 /* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
  * if memory that had to be read could not be: user memory that was never touched is not there before the call
  * itself needs it.
@@ -133,27 +149,22 @@ __noinline int capture_described(__u64 key, __u32 slot)
 static __always_inline bool capture(struct sock *sk, __u32 direction, __u64 position,
 				    const struct user_bytes *bytes, const struct at_context *at)
 {
-	struct scratch *scratch;
-	__u32 slot;
+	__u32 slot = free_slot();
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	bool done;
 
-	for (slot = 0; slot < SCRATCHES; slot++) {
-		scratch = bpf_map_lookup_elem(&scratches, &slot);
-		if (!scratch)
-			return 1;
-		if (scratch->taken)
-			continue;
-		scratch->taken = 1;
-		scratch->bytes = *bytes;
-		scratch->event.at = *at;
-		scratch->event.position = position;
-		scratch->event.direction = direction;
-		done = capture_described((__u64)sk, slot);
-		scratch->taken = 0;
-		return done;
+	if (!scratch) {
+		count(AT_READ_FAULTS);
+		return 0;
 	}
-	count(AT_READ_FAULTS);
-	return 0;
+	scratch->taken = 1;
+	scratch->bytes = *bytes;
+	scratch->event.at = *at;
+	scratch->event.position = position;
+	scratch->event.direction = direction;
+	done = capture_described((__u64)sk, slot);
+	scratch->taken = 0;
+	return done;
 }
 
 /* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last

@@ -122,11 +122,13 @@ static __always_inline struct conn *find_conn(struct sock *sk)
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
-static __always_inline struct conn *make_conn(struct sock *sk, __u8 flags, const struct at_context *opened)
+/* A function of its own for the sake of its stack, as add_thread. */
+__noinline int add_conn(__u64 key, __u32 flags)
 {
-	__u64 key = (__u64)sk, *id;
-	__u32 zero = 0;
+	struct sock *sk = (struct sock *)key;
 	struct conn conn = {};
+	__u32 zero = 0;
+	__u64 *id;
 
 	id = bpf_map_lookup_elem(&next_id, &zero);
 	if (!id)
@@ -137,14 +139,16 @@ static __always_inline struct conn *make_conn(struct sock *sk, __u8 flags, const
 	conn.family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	conn.speaker = TURN_NONE;
 	conn.flags = flags;
-	if (opened)
-		conn.opened = *opened;
 	start_positions(&conn, sk);
-	if (bpf_map_update_elem(&conns, &key, &conn, BPF_ANY)) {
-		count(AT_CONNS_FULL);
-		return 0;
-	}
-	return bpf_map_lookup_elem(&conns, &key);
+	if (!bpf_map_update_elem(&conns, &key, &conn, BPF_ANY))
+		return 1;
+	count(AT_CONNS_FULL);
+	return 0;
+}
+
+static __always_inline struct conn *make_conn(struct sock *sk, __u32 flags)
+{
+	return add_conn((__u64)sk, flags) ? find_conn(sk) : 0;
 }
 
 static __always_inline void unix_path(__u8 *to, struct sock *sk)

@@ -21,7 +21,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!thread || !can_send(sk))
 		return;
 	if (!conn)
-		conn = make_conn(sk, AT_CONN_ESTABLISHED, 0);
+		conn = make_conn(sk, AT_CONN_ESTABLISHED);
 	if (!conn)
 		return;
 	thread->sending_sk = (__u64)sk;
@@ -118,7 +118,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	if (!conn) {
 		if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
 			return;
-		conn = make_conn(sk, AT_CONN_ESTABLISHED, 0);
+		conn = make_conn(sk, AT_CONN_ESTABLISHED);
 		if (!conn)
 			return;
 		/* It was made after these bytes were taken. */
@@ -167,12 +167,16 @@ static __always_inline struct conn *connect_begins(const struct at_watched *proc
 {
 	struct thread *thread = current_thread();
 	struct at_context opened = {};
+	struct conn *conn;
 
 	if (!thread)
 		return 0;
 	fill_context(&opened, process, thread, bpf_ktime_get_ns(), take_cause(thread, 0));
 	end_stale(sk);
-	return make_conn(sk, AT_CONN_FROM_START | AT_CONN_OUTGOING, &opened);
+	conn = make_conn(sk, AT_CONN_FROM_START | AT_CONN_OUTGOING);
+	if (conn)
+		conn->opened = opened;
+	return conn;
 }
 
 /* connect() of a Unix socket is done: it is made or refused at once. */
@@ -188,7 +192,7 @@ static __always_inline void accepted(struct sock *sk)
 {
 	end_stale(sk);
 	/* Bytes that came before accept() was called are in the queue, not yet read: nothing was missed. */
-	make_conn(sk, AT_CONN_FROM_START | AT_CONN_ESTABLISHED, 0);
+	make_conn(sk, AT_CONN_FROM_START | AT_CONN_ESTABLISHED);
 }
 
 /* The thread looked at what became of a connection (getsockopt SO_ERROR): what it does next is because of

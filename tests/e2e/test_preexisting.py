@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import pytest
 from harness import SERVICES, Result, Traced, free_ports, running, wait_for
+from kernel_state import loaded
 
 
 @pytest.fixture
@@ -26,7 +27,7 @@ def server() -> Iterator[tuple[int, int]]:
 @contextmanager
 def _attach(directory: Path, pid: int) -> Iterator[Traced]:
     with Traced(directory / "agent", [], ("--pid", str(pid))) as agent:
-        wait_for(lambda: "attached" in agent.said(), "the agent to be there")
+        wait_for(lambda: loaded(agent.process.pid), "the agent to watch the server")
         yield agent
 
 

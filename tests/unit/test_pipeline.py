@@ -388,7 +388,7 @@ def test_a_unix_connection_of_a_process_that_is_gone_is_forgotten_on_both_sides(
     host.pipeline.tick(host.now + SECOND)
     assert host.forgotten == [unix.id]
     assert host.pipeline.connections == 1
-    assert [span.is_error for span in host.spans] == [True, True]
+    assert [span.attributes["error.type"] for span in host.spans] == ["process_exited"] * 2
     tcp.close()
     assert host.pipeline.connections == 0
     host.finish()
@@ -419,6 +419,30 @@ def test_connections_whose_close_was_lost_are_ended(host: Host) -> None:
     lost.close()
     kept.moves(TX, response())
     assert [span.is_error for span in host.spans] == [True, False]
+    host.finish()
+
+
+def test_a_connection_whose_socket_was_given_to_another_one_is_ended(host: Host) -> None:
+    lost = End(host, 1, NGINX, (80, 50_000)).open()
+    lost.moves(RX, request("/"))
+    kept = End(host, 2, NGINX, (80, 50_001)).open()
+    assert kept.socket == lost.socket
+    host.pipeline.keep_only({kept.socket}, host.now)
+    assert host.pipeline.connections == 1
+    assert len(host.spans) == 1
+    kept.moves(RX, request("/"))
+    kept.moves(TX, response())
+    assert [span.is_error for span in host.spans] == [True, False]
+    host.finish()
+
+
+def test_a_unix_connection_that_broke_off_in_an_answer_says_why(host: Host) -> None:
+    unix = End(host, 1, NGINX, (7, 8), UNIX).open()
+    unix.moves(RX, request("/"))
+    unix.moves(TX, b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+    host.event(ProcessExited(host.now, NGINX))
+    host.pipeline.tick(host.now + SECOND)
+    assert [span.attributes["error.type"] for span in host.spans] == ["process_exited"]
     host.finish()
 
 

@@ -95,6 +95,28 @@ def test_a_vanished_child_of_a_program_that_vanished_is_called_like_that() -> No
     assert (table.get(3).service, table.get(3).resource["host.name"]) == ("curl", "here")
 
 
+def test_a_vanished_child_is_described_by_the_parent_that_runs_the_same_program() -> None:
+    system = System(1, 2)
+    table = ProcessTable(system.describe)
+    table.get(1)
+    table.started(2, parent=1)
+    table.executed(2, "python3")
+    for child in (3, 4):
+        table.started(child, parent=2)
+        table.exited(child, 5)
+        assert (table.get(child).service, table.get(child).resource["process.pid"]) == ("service-2", child)
+
+
+def test_a_vanished_child_is_not_described_by_a_parent_that_runs_another_program_now() -> None:
+    table = ProcessTable(System(1, 2).describe)
+    table.get(1)
+    table.started(2, parent=1)
+    table.executed(2, "python3")
+    table.started(3, parent=2)
+    table.executed(2, "curl")
+    assert table.get(3).service == "python3"
+
+
 def test_another_program_is_described_anew() -> None:
     system = System(1)
     table = ProcessTable(system.describe)

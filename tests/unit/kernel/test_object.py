@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,12 +67,11 @@ def test_it_is_refused_before_the_kernel_is_asked(
         "try: Object(Spec(Path(sys.argv[1]), {}, {}))\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
-    readable = Path("/tmp") / f"autotrace-test-{os.getpid()}.bpf.o"
-    readable.write_bytes(other_version.read_bytes())
-    try:
-        done = run_without_rights(code, str(readable))
-    finally:
-        readable.unlink()
+    with tempfile.NamedTemporaryFile(suffix=".bpf.o") as readable:  # pytest's own directory is not for nobody
+        readable.write(other_version.read_bytes())
+        readable.flush()
+        Path(readable.name).chmod(0o644)
+        done = run_without_rights(code, readable.name)
     assert done.stdout.startswith("AutotraceError "), done.stderr
     assert "different versions" in done.stdout
 

@@ -1,0 +1,275 @@
+"""A virtual machine under QEMU that runs commands on another kernel.
+
+The guest's root is this machine's own root file system, read-only over 9p with a layer in memory on top: every
+tool is there at its usual path, nothing the guest writes comes back, and no image is built. Only the share
+(`Guest.share`, at SHARE in the guest) is writable on both sides. The guest has a loopback device and no network
+card. KVM is not needed: QEMU's own translator runs the guest, 10 to 20 times slower than this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import shutil
+import stat
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from tests.vm.kernels import BUILD, Kernel
+
+QEMU = "qemu-system-x86_64"
+BUSYBOX = "busybox"
+SHARE = "/run/guest"
+"""Where the guest sees the share."""
+
+BOOT_SECONDS = 180
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+FIRST_PROGRAM = f"""#!/bin/busybox sh
+# Loads what the root file system needs, puts it together, and hands over to it.
+export PATH=/bin
+/bin/busybox --install -s /bin
+fail() {{ echo "guest: $1"; sleep 1; poweroff -f; }}
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in $(cat /modules/order); do insmod /modules/$module || fail "$module cannot be loaded"; done
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 root /lower || fail "no root"
+mount -t tmpfs -o size=75% changes /changes && mkdir /changes/upper /changes/work
+mount -t overlay -o lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work overlay /new || fail "no overlay"
+mount -t proc proc /new/proc
+mount -t sysfs sysfs /new/sys
+mount -t devtmpfs devtmpfs /new/dev
+mkdir -p /new/dev/pts /new/dev/shm
+mount -t devpts devpts /new/dev/pts
+mount -t tmpfs tmpfs /new/dev/shm
+mount -t tmpfs tmpfs /new/run
+mount -t bpf bpf /new/sys/fs/bpf
+mount -t tracefs tracefs /new/sys/kernel/tracing
+mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
+mkdir {"/new" + SHARE}
+mount -t 9p -o trans=virtio,version=9p2000.L,cache=none,msize=512000 share {"/new" + SHARE} || fail "no share"
+ip link set lo up
+hostname guest
+umount /proc /sys
+exec switch_root /new /bin/bash {SHARE}/serve
+fail "the root file system has no bash"
+"""
+
+SERVE = """# Runs the commands whose numbers come through the port, in turn; the guest ends with the port.
+ulimit -n 65536
+cd /
+for port in /sys/class/virtio-ports/*/; do
+	if [ "$(cat "$port/name")" = commands ]; then exec 3<>"/dev/$(basename "$port")"; fi
+done
+echo ready >&3
+while read -r number <&3; do
+	bash "$SHARE/$number.sh" >"$SHARE/$number.out" 2>&1 </dev/null 3<&-
+	echo "$number $?" >&3
+done
+busybox poweroff -f
+"""
+
+
+class GuestError(Exception):
+    """The guest did not boot, ended by itself, or did not answer in time. The text has the end of its console."""
+
+
+class Completed(NamedTuple):
+    """How a command in a guest ended."""
+
+    code: int
+    output: str
+    """What it wrote to standard output and standard error."""
+
+
+class Guest:
+    """A running guest, from `with` to the end of its block. Raises GuestError if it does not boot.
+
+    `memory` is in MiB. With `icount` the guest counts instructions instead of time: one virtual CPU, each
+    instruction takes 2 virtual ns, and rates and latencies repeat whatever this machine does meanwhile.
+    """
+
+    def __init__(self, kernel: Kernel, memory: int = 3072, cpus: int = 2, icount: bool = False) -> None:
+        self._kernel = kernel
+        self._machine = ["-m", f"{memory}M"]
+        if icount:
+            self._machine += ["-smp", "1", "-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
+        else:
+            self._machine += ["-smp", str(cpus), "-accel", "tcg,thread=multi"]
+        self.share = Path()
+        """The directory on this machine that the guest sees as SHARE, while the guest runs."""
+        self.log = BUILD / "logs" / f"{kernel.version}.log"
+        """The guest's console."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._commands = 0
+        self._boot_log = 0
+
+    def __enter__(self) -> Guest:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        self.share = Path(tempfile.mkdtemp(prefix="share-", dir=BUILD))
+        try:
+            (self.share / "serve").write_text(f"export PATH={SYSTEM_PATH}\nSHARE={SHARE}\n{SERVE}")
+            initramfs = self.share / "initramfs"
+            initramfs.write_bytes(_initramfs(self._kernel))
+            # The guest must not outlive this process, however that ends.
+            command = ["setpriv", "--pdeathsig", "KILL", QEMU, *self._machine, *self._devices(initramfs)]
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+            if self._answer(BOOT_SECONDS, "boot") != "ready":
+                raise self._error("said something unexpected while booting")
+            initramfs.unlink()
+            self._boot_log = self.log.stat().st_size
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def run(
+        self,
+        command: str,
+        timeout: float = 600,
+        env: Mapping[str, str] | None = None,
+        follow: bool = False,
+    ) -> Completed:
+        """Run a bash command in the guest as root, in `/`; `follow` prints its output as it comes.
+
+        Raises GuestError when it takes more than `timeout` seconds of this machine's time; the guest is of no
+        more use then.
+        """
+        self._commands += 1
+        number = str(self._commands)
+        variables = {"PATH": f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}", "HOME": "/root", **(env or {})}
+        exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        (self.share / f"{number}.sh").write_text(f"{exports}{command}\n")
+        output = self.share / f"{number}.out"
+        process = self._running()
+        assert process.stdin is not None
+        process.stdin.write(f"{number}\n".encode())
+        process.stdin.flush()
+        answer = self._answer(timeout, f"answer to {command!r}", output if follow else None)
+        answered, _, code = answer.partition(" ")
+        if answered != number:
+            raise self._error(f"said {answer!r} when it should end {command!r}")
+        return Completed(int(code), output.read_text(errors="replace"))
+
+    def console(self) -> str:
+        """What the guest's kernel has said since it booted; if it has not, the last lines so far."""
+        content = self.log.read_bytes()[self._boot_log :] if self.log.exists() else b""
+        lines = content.decode(errors="replace").splitlines()
+        return "\n".join(lines[-60:]) or "(nothing)"
+
+    def _devices(self, initramfs: Path) -> list[str]:
+        # mitigations=off: they cost much under translation and protect nobody here.
+        arguments = (
+            "console=ttyS0 panic=-1 tsc=reliable clocksource=tsc nowatchdog mitigations=off cgroup_no_v1=all"
+        )
+        return [
+            "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-nic", "none",
+            "-cpu", "max,la57=off", "-rtc", "base=utc",
+            "-kernel", str(self._kernel.image), "-initrd", str(initramfs), "-append", arguments,
+            "-serial", f"file:{self.log}",
+            "-virtfs", "local,path=/,mount_tag=root,security_model=passthrough,readonly=on,multidevs=remap",
+            "-virtfs", f"local,path={self.share},mount_tag=share,security_model=none,multidevs=remap",
+            "-device", "virtio-serial", "-chardev", "stdio,id=commands,signal=off",
+            "-device", "virtserialport,chardev=commands,name=commands",
+        ]  # fmt: skip
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise GuestError("the guest is not running; enter it with a `with` statement")
+        return self._process
+
+    def _answer(self, seconds: float, what: str, follow: Path | None = None) -> str:
+        """The guest's next line; meanwhile print what comes to `follow`, or that the guest is still booting."""
+        process = self._running()
+        assert process.stdout is not None
+        port = process.stdout.fileno()
+        start = time.monotonic()
+        line = b""
+        shown = 0
+        reminder = 20.0
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([port], [], [], 0.5)
+            if follow and follow.exists():
+                shown = _show(follow, shown)
+            if ready:
+                got = os.read(port, 1)
+                if not got:
+                    raise self._error(f"ended where it should {what}: {line.decode(errors='replace')}")
+                line += got
+            elif (passed := time.monotonic() - start) > seconds:
+                raise self._error(f"did not {what} within {seconds:.0f} s")
+            elif what == "boot" and passed > reminder:
+                print(
+                    f"    the guest with {self._kernel.version} is booting since {passed:.0f} s", flush=True
+                )
+                reminder += 20
+        if follow:
+            _show(follow, shown)
+        return line.decode().strip()
+
+    def _error(self, what: str) -> GuestError:
+        return GuestError(
+            f"the guest with {self._kernel.version} {what}; its kernel said ({self.log}):\n{self.console()}"
+        )
+
+    def _end(self) -> None:
+        if process := self._process:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                assert pipe is not None
+                pipe.close()
+            self._process = None
+        shutil.rmtree(self.share, ignore_errors=True)
+
+
+def _show(file: Path, start: int) -> int:
+    """Print what the file has from `start` on, and give its end."""
+    with file.open("rb") as opened:
+        opened.seek(start)
+        content = opened.read()
+    if content:
+        print(content.decode(errors="replace"), end="", flush=True)
+    return start + len(content)
+
+
+# --- the first file system ----------------------------------------------------------------------------------
+
+
+def _initramfs(kernel: Kernel) -> bytes:
+    """busybox, the modules and FIRST_PROGRAM, as the kernel's `newc` archive
+    (Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    busybox = shutil.which(BUSYBOX)
+    if not busybox:
+        raise GuestError("busybox is not installed; install the package busybox-static")
+    directory, program, data = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
+    names = ("bin", "proc", "sys", "dev", "modules", "lower", "changes", "new")
+    entries = [(name, directory, b"") for name in names]
+    entries.append(("init", program, FIRST_PROGRAM.encode()))
+    entries.append(("bin/busybox", program, Path(busybox).read_bytes()))
+    entries.append(("modules/order", data, " ".join(m.name for m in kernel.modules).encode()))
+    entries += [(f"modules/{module.name}", data, module.read_bytes()) for module in kernel.modules]
+    return b"".join(_newc(i + 1, *entry) for i, entry in enumerate(entries)) + _newc(0, "TRAILER!!!", 0, b"")
+
+
+def _newc(inode: int, name: str, mode: int, content: bytes) -> bytes:
+    """One member: thirteen fields of 8 hexadecimal digits, the name, the content, both filled up to 4 bytes."""
+    encoded = name.encode() + b"\0"
+    fields = (inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)
+    head = b"070701" + b"".join(b"%08X" % field for field in fields) + encoded
+    return head + b"\0" * (-len(head) % 4) + content + b"\0" * (-len(content) % 4)
