@@ -183,6 +183,11 @@ class Agent:
                 recorder.record(record)
         records.clear()
 
+    def _handle_what_waits(self) -> None:
+        assert self._source is not None
+        self._source.poll(0)
+        self._handle_records()
+
     def _process_event(self, event: Event) -> None:
         _follow(self._processes, event)
         if isinstance(event, ProcessSeen) and self._selection.wants(event.pid):
@@ -214,7 +219,7 @@ class Agent:
         self._ledger.kernel(counters)
         if counters["lost_close"] > self._lost_closes:
             self._lost_closes = counters["lost_close"]
-            self._pipeline.keep_only(self._source.open_sockets(), now)
+            self._pipeline.keep_only(self._source.open_sockets(), now, self._handle_what_waits)
         self._pipeline.tick(now)
         if self._recorder is not None:
             self._recorder.counters(counters)

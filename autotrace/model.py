@@ -61,6 +61,8 @@ class ConnectionOpened(NamedTuple):
     sockets. `address` texts are IP addresses (IPv4-mapped IPv6 is given as IPv4), or a path for Unix sockets.
     `from_start` is true if the connection was seen being made, so that nothing of it was missed.
     `opened_at` is the context of the connect call for an outgoing connection that was seen being made.
+    `rx_end` and `tx_end` say where the directions stood just before those bytes (-1: not known), `rx_last_ts` and
+    `tx_last_ts` when the last byte had moved until then (0: none had).
     """
 
     ts: int
@@ -76,6 +78,10 @@ class ConnectionOpened(NamedTuple):
     remote_port: int
     from_start: bool
     opened_at: Context | None
+    rx_end: int = -1
+    rx_last_ts: int = 0
+    tx_end: int = -1
+    tx_last_ts: int = 0
 
 
 class Chunk(NamedTuple):

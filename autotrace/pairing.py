@@ -51,6 +51,8 @@ _RX = Direction.RX
 _SERVER = Role.SERVER
 _CLIENT = Role.CLIENT
 
+_SOMETIME, _SINCE = 1, 2
+
 
 class _Conversation:
     """The open exchanges of one connection, oldest first.
@@ -59,9 +61,11 @@ class _Conversation:
     not taken for the next one's. `asking` still sends its request, `answering` has begun its response.
     `skipped` requests, all younger than `open`, were dropped; their responses are passed over. `pipelines`: a
     request was sent while another one waited. `lost`: an unknown number of messages was missed since.
+    `gaps` says, by direction, if messages were missed since the last one that tells: _SINCE, or _SOMETIME if it
+    is not known whether the other side has spoken after that.
     """
 
-    __slots__ = ("answering", "asking", "connection", "lost", "open", "pipelines", "skipped")
+    __slots__ = ("answering", "asking", "connection", "gaps", "lost", "open", "pipelines", "skipped")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -69,6 +73,7 @@ class _Conversation:
         self.asking: Exchange | None = None
         self.answering: Exchange | None = None
         self.skipped = 0
+        self.gaps = [0, 0]
         self.pipelines = False
         self.lost = False
 
@@ -133,6 +138,8 @@ class Pairing:
                         reason = _closed_by(error, process_exited) or reason
                     self._message_end(conversation, message, reason, events)
             elif isinstance(message, ProtocolError):
+                if conversation is None:
+                    conversation = self._begin(connection)
                 self._protocol_error(conversation, message, events)
             elif conversation is not None:
                 self._switched(conversation, message, events)
@@ -225,6 +232,12 @@ class Pairing:
             if not connection.from_start:
                 # More may have been asked before the agent looked.
                 self._lose_order(conversation, request.at.ts, "", events)
+        gaps = conversation.gaps
+        gap = gaps[request.direction]
+        gaps[1 - request.direction] = 0
+        if gap == _SINCE:
+            # Another one was sent just before, and was not answered yet.
+            conversation.lost = conversation.pipelines = True
         if conversation.lost:
             conversation.asking = None
             self._dropped(ANSWERS_UNKNOWN)
@@ -247,9 +260,14 @@ class Pairing:
             start_ns=request.at.ts,
             first_on_connection=connection.from_start and connection.requests == 1,
         )
+        events.append(ExchangeStarted(exchange))
+        if gap:
+            # The next response may be for what was missed. If another request comes before it, so it is.
+            gaps[request.direction] = _SINCE
+            events.append(_end(exchange, request.at.ts, ""))
+            return
         conversation.open.append(exchange)
         conversation.asking = exchange
-        events.append(ExchangeStarted(exchange))
 
     def _response(
         self,
@@ -264,11 +282,16 @@ class Pairing:
             if conversation is not None and conversation.skipped:
                 conversation.skipped -= 1
                 return
+            if conversation is not None:
+                conversation.gaps[:] = 0, 0
             # There was a request, although it was not seen: the next one is not the connection's first.
             connection.requests += 1
             self._note("pairing", "orphan_response")
             return
         exchange = conversation.open[0]
+        if conversation.gaps[1 - response.direction] == _SINCE:
+            # What was missed was sent while this one waited.
+            conversation.pipelines = conversation.lost = True
         if exchange.end_ns:
             conversation.open.popleft()
             self._note("pairing", "late_response")
@@ -295,11 +318,14 @@ class Pairing:
             self._finish(conversation, end.ts, error, events)
 
     def _protocol_error(
-        self, conversation: _Conversation | None, error: ProtocolError, events: list[PairingEvent]
+        self, conversation: _Conversation, error: ProtocolError, events: list[PairingEvent]
     ) -> None:
         self._note("protocols", error.reason)
-        if conversation is None:
-            return
+        gaps = conversation.gaps
+        if gaps[1 - error.direction]:
+            gaps[:] = _SOMETIME, _SOMETIME
+        else:
+            gaps[error.direction] = _SINCE if error.reason == GAP else _SOMETIME
         if conversation.open and not _asks(conversation.open[0], error.direction):
             self._lose_order(conversation, error.ts, _error_of(error), events)
         conversation.lost = conversation.pipelines

@@ -111,14 +111,25 @@ class Pipeline:
             self._ledger.note("spans", "route_overflow", overflowed - self._overflowed)
             self._overflowed = overflowed
 
-    def keep_only(self, sockets: set[int], now: int) -> None:
-        """End the connections whose close was lost: `sockets` are those the kernel side still follows."""
+    def keep_only(
+        self, sockets: set[int], now: int, handle_rest: Callable[[], object] = lambda: None
+    ) -> None:
+        """End the connections whose close was lost: `sockets` are those the kernel side still follows.
+
+        `handle_rest` is called in between: it hands over the events that wait, for what these connections said
+        before they were closed may be among them.
+        """
         connections = self._streams.connections()
         # The kernel gives a closed socket's address to another one soon: the newest has it now.
         newest = {connection.socket: connection for connection in connections}
-        for connection in connections:
-            if connection.socket not in sockets or newest[connection.socket] is not connection:
-                self._vanished(connection, now)
+        gone = [
+            connection
+            for connection in connections
+            if connection.socket not in sockets or newest[connection.socket] is not connection
+        ]
+        handle_rest()
+        for connection in gone:
+            self._vanished(connection, now)
 
     def finish(self, now: int) -> None:
         """No more events: account for what is still open."""

@@ -16,7 +16,7 @@ wanted=(wrk bpftool)
 
 if [ "${1:-}" = tests ]; then
 	required+=(
-		gcc libc6-dev                   # programs that the tests trace
+		gcc libc6-dev curl              # programs that the tests trace
 		iproute2                        # network namespaces
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
 	)

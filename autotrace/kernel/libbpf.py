@@ -138,6 +138,14 @@ class Libbpf:
         return words
 
 
+def give_back_memory() -> None:
+    """Return freed memory to the system: to load a program, libbpf reads all types of the kernel, some 30 MB, and
+    glibc would keep them. Another C library may have no such function."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def errno_name(code: int) -> str:
     """`EPERM (Operation not permitted)` for 1 or -1."""
     import errno

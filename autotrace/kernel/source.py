@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autotrace import abi
 from autotrace.errors import AutotraceError
+from autotrace.kernel.libbpf import give_back_memory
 from autotrace.kernel.object import Object, Spec
 from autotrace.model import Connection
 
@@ -56,9 +57,12 @@ def attach(hooks: str, make_spec: Callable[[str], Spec], receive: Callable[[byte
     reasons = []
     for flavour in FLAVOURS if hooks == "auto" else (hooks,):
         try:
-            return Source(flavour, make_spec(flavour), receive)
+            source = Source(flavour, make_spec(flavour), receive)
         except AutotraceError as error:
             reasons.append(f"{flavour}: {error}")
+            continue
+        give_back_memory()
+        return source
     raise AutotraceError("no flavour of the socket hooks works on this kernel: " + "; ".join(reasons))
 
 

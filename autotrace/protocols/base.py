@@ -61,5 +61,10 @@ class Parser(ABC):
         """All bytes before `end` have moved, the last at `ts` (0: none moved yet); `tail`: the last few."""
 
     @abstractmethod
+    def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
+        """As `progress`, where the bytes up to `end` hold whole turns that should have been captured and were
+        lost: unless they fit into a body of known length, messages of this direction were missed."""
+
+    @abstractmethod
     def close(self, ts: int, orderly: bool = True) -> list[Message]:
         """The connection is over; not `orderly` if it was reset or timed out. Later calls give nothing."""

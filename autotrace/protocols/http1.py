@@ -58,12 +58,14 @@ _CR_LF = b"\r\n"
 class _Side:
     """One direction. Between messages `body` is None, and `pending` holds the part of a head that has come.
     While `body` is there, `pending` holds bytes that may turn out to be a start line instead of more body.
-    `open` is true if a message's head was reported and its end was not."""
+    `open` is true if a message's head was reported and its end was not. `hole`: since the last answer, bytes
+    were counted among which requests may have been missed."""
 
     __slots__ = (
         "body",
         "direction",
         "expected",
+        "hole",
         "last_ts",
         "open",
         "pending",
@@ -74,6 +76,7 @@ class _Side:
     def __init__(self, direction: Direction) -> None:
         self.direction = direction
         self.expected = -1
+        self.hole = False
         self.last_ts = 0
         self.pending = b""
         self.pending_at: Context | None = None
@@ -137,7 +140,11 @@ class Http1Parser(Parser):
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
         side = self._sides[direction]
         expected = side.expected
-        if self._over or not ts or end <= expected:
+        if self._over or end <= expected:
+            return []
+        if not ts:
+            if expected < 0:
+                side.expected = end  # where it will begin
             return []
         out: list[Message] = []
         self._out = out
@@ -149,6 +156,24 @@ class Http1Parser(Parser):
         elif self._waiting and side is not self._requests:
             self._fail(side, end, "gap")
         side.last_ts = ts
+        return out
+
+    def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
+        side = self._sides[direction]
+        if self._over or not ts or end <= side.expected:
+            return self.progress(direction, end, ts, tail)
+        out: list[Message] = []
+        self._out = out
+        self._ts = ts
+        # What a head lacks is not to be expected any more; and it was there before what was missed.
+        for one in self._sides:
+            self._give_up_head(one)
+        started = side.expected >= 0
+        out += self.progress(direction, end, ts, tail)
+        told = bool(out) and isinstance(out[-1], ProtocolError) and out[-1].direction is direction
+        if not self._over and not told and (not started or (side.body is not None and side.body.may_hide)):
+            self._out = out
+            self._fail(side, end, "gap")
         return out
 
     def close(self, ts: int, orderly: bool = True) -> list[Message]:
@@ -224,11 +249,14 @@ class Http1Parser(Parser):
                     if self._over:
                         return
             body = side.body
-            if isinstance(body, Unrecognised) and self._waiting and side is not self._requests:
-                # Among the bytes that are passed over there was a response to one of them.
-                raise MalformedError("gap")
             if body is not None:
                 count = body.skip(count, tail)
+                if body.may_hide and (self._waiting or isinstance(body, Unrecognised)):
+                    if side is self._requests:
+                        side.hole = True
+                    elif self._waiting:
+                        # Among these bytes may be a response to one of them.
+                        raise MalformedError("gap")
                 if body.done:
                     self._end(side, self._ts, True)
             if count and (count > len(tail) or tail[-count:].strip(_CR_LF)):
@@ -247,6 +275,18 @@ class Http1Parser(Parser):
         self._keep(side, data, position, at)
         if len(data) >= HEAD_MAX:
             self._truncated_head(side)
+
+    def _give_up_head(self, side: _Side) -> None:
+        """The rest of a head, if there is one, will not come."""
+        if not side.pending:
+            return
+        try:
+            if side.body is not None:
+                self._release(side)
+            else:
+                self._truncated_head(side)
+        except MalformedError as error:
+            self._fail(side, side.pending_position, str(error))
 
     def _keep(self, side: _Side, data: bytes, position: int, at: Context | None) -> None:
         side.pending = data
@@ -380,6 +420,9 @@ class Http1Parser(Parser):
     def _begin_request(self, side: _Side, method: str) -> None:
         self._requests = side
         responses = self._sides[1 - side.direction]
+        if side.hole:
+            side.hole = False
+            self._out.append(ProtocolError(side.direction, side.expected, self._ts, "gap"))
         if not self._waiting:
             if responses.open and responses.body is not None and responses.body.ended_by_answer:
                 self._end(responses, responses.last_ts, True)
@@ -391,6 +434,7 @@ class Http1Parser(Parser):
         """The method that a response answers, empty if it is not known; None for an interim response."""
         requests = self._sides[1 - side.direction]
         self._requests = requests
+        requests.hole = False
         body = requests.body
         if status < 200 and status != 101:
             if body is not None:

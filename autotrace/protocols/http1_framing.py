@@ -57,6 +57,11 @@ class Body(ABC):
         """The other side's next message shows that this body is over: its end is not known otherwise."""
         return False
 
+    @property
+    def may_hide(self) -> bool:
+        """Among the bytes that were only counted may be other messages."""
+        return False
+
     @abstractmethod
     def complete_at_close(self, orderly: bool) -> bool:
         """Tell if the end of the connection here leaves the body complete."""
@@ -192,6 +197,10 @@ class ChunkedBody(Body):
     def ended_by_answer(self) -> bool:
         return self._lost and self._tail.endswith(_EMPTY_LINE)
 
+    @property
+    def may_hide(self) -> bool:
+        return self._lost
+
     def complete_at_close(self, orderly: bool) -> bool:
         # Where the last bytes are not known, an orderly end is no reason to speak of a fault.
         return self.ended_by_answer or (orderly and self._lost and _EMPTY_LINE.endswith(self._tail))
@@ -211,6 +220,10 @@ class OpenBody(Body):
 
     @property
     def replaceable(self) -> bool:
+        return True
+
+    @property
+    def may_hide(self) -> bool:
         return True
 
     def complete_at_close(self, orderly: bool) -> bool:

@@ -1,7 +1,7 @@
 """The table of connections: it gives every captured byte and every count to the connection's parser.
 
 The kernel side reports turns in order and with exact positions, so there is nothing to reassemble: what is
-missing shows as a jump of the position, and parsers are told of it by the position alone.
+missing shows as a jump of the position. Where whole turns are missing, their numbers jump too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Parser(Protocol):
 
     def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]: ...
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]: ...
+    def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]: ...
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
 
 
@@ -42,12 +43,24 @@ UNRECOGNISED_TURNS_MAX = 3
 
 
 class _Stream:
-    """`unrecognised` counts the turns that no protocol fitted, the last of them is `unrecognised_turn`."""
+    """`turn` is the last one that came to the parser. `unrecognised` counts the turns that no protocol fitted,
+    the last of them is `unrecognised_turn`."""
 
-    __slots__ = ("connection", "errors", "parser", "stopped", "unrecognised", "unrecognised_turn")
+    __slots__ = (
+        "connection",
+        "errors",
+        "opened",
+        "parser",
+        "stopped",
+        "turn",
+        "unrecognised",
+        "unrecognised_turn",
+    )
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, opened: ConnectionOpened) -> None:
         self.connection = connection
+        self.opened = opened
+        self.turn = 0
         self.parser: Parser | None = None
         self.stopped = False
         self.errors = 0
@@ -86,7 +99,7 @@ class StreamTable:
     def opened(self, event: ConnectionOpened) -> Connection:
         """A connection is described; its bytes follow."""
         connection = _connection(event)
-        self._streams[event.conn] = _Stream(connection)
+        self._streams[event.conn] = _Stream(connection, event)
         return connection
 
     def chunk(self, event: Chunk) -> Result | None:
@@ -99,17 +112,29 @@ class StreamTable:
         if stream.stopped:
             return None
         parser = stream.parser
+        messages: list[Message] = []
+        first = parser is None
         if parser is None:
-            if turn != 1:
-                # Turns went by unseen: what comes now is not the connection's first request.
+            beginning_missed = _beginning_missed(stream.opened, event)
+            if turn != 1 or beginning_missed:
+                # Something went by unseen: what comes now is not the connection's first request.
                 stream.connection.from_start = False
             parser = stream.parser = self._parser_for(direction, data)
             if parser is None:
                 self._not_recognised(stream, turn)
                 return None
-        messages: list[Message] = []
-        if other_last_ts:
-            messages = parser.progress(_OTHER[direction], other_end, other_last_ts, other_tail)
+            if turn == 1 and beginning_missed:
+                messages = parser.missed(direction, position, at.ts, b"")
+        last_turn = stream.turn
+        if turn != last_turn:
+            # The first that came of a turn says where the other side stands, even if that never spoke.
+            stream.turn = turn
+            other = _OTHER[direction]
+            if turn > last_turn + 1 and (not first or stream.opened.from_start):
+                messages = parser.missed(other, other_end, other_last_ts, other_tail)
+                messages += parser.missed(direction, position, at.ts, b"")
+            else:
+                messages += parser.progress(other, other_end, other_last_ts, other_tail)
         more = parser.data(direction, position, data, at)
         messages = messages + more if messages else more
         if not messages:
@@ -172,6 +197,13 @@ class StreamTable:
         stream.stopped = True
         stream.parser = None
         self._stop(stream.connection)
+
+
+def _beginning_missed(opened: ConnectionOpened, chunk: Chunk) -> bool:
+    """Tell if bytes of this direction moved before its first chunk that came, and should have come too."""
+    rx = chunk.direction is Direction.RX
+    end, last_ts = (opened.rx_end, opened.rx_last_ts) if rx else (opened.tx_end, opened.tx_last_ts)
+    return 0 <= end < chunk.position or (opened.from_start and last_ts != 0)
 
 
 def _connection(event: ConnectionOpened) -> Connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,9 +58,26 @@ def _held_by_others() -> set[tuple[str, int]]:
     return held
 
 
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def pytest_configure() -> None:
+    """Make orphans of the tests' programs children of this process, so that none can hide."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def _children() -> set[int]:
     tasks = Path("/proc/self/task")
     return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def _left_running(before: set[int]) -> list[str]:
+    """The programs of children that are still running; those that have ended are buried."""
+    running = []
+    for pid in _children() - before:
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            running.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return running
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +87,10 @@ def nothing_left_behind() -> Iterator[None]:
     descriptors = sorted(open_descriptors())
     pinned = set(Path("/sys/fs/bpf").glob("*"))
     yield
-    assert _children() <= children, "processes left behind"
+    end = time.monotonic() + 5
+    while left := _left_running(children):
+        assert time.monotonic() < end, f"processes left behind: {left}"
+        time.sleep(0.05)
     # The kernel frees them a little after their last descriptor is closed.
     wait_for(lambda: not _bpf_objects() - objects - _held_by_others(), "BPF objects that were left behind", 5)
     assert len(sorted(open_descriptors())) <= len(descriptors), "file descriptors left behind"

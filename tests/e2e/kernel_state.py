@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def loaded(agent: int) -> bool:
     """Tell if the agent with this pid watches something already."""
     try:
         return bool(entries(agent, "watched"))
-    except ValueError:
+    except (ValueError, RuntimeError):
         return False
 
 
@@ -49,4 +50,5 @@ def entries(agent: int, name: str) -> list[dict[str, Any]]:
         # An entry that goes while they are read is an error to bpftool.
         with suppress(subprocess.CalledProcessError):
             return [entry["formatted"] for entry in _bpftool("dump", "id", str(number))]
+        time.sleep(0.05)
     raise RuntimeError(f"bpftool cannot read the map {name}")

@@ -41,7 +41,7 @@ def play(
     hold = directory / "hold"
     script.write_text(json.dumps(steps))
     where = directory / "socket" if unix else free_ports(1)[0]
-    command = f"({sys.executable} {SERVICES}/script.py {where} {script} {log} && touch {hold}; sleep 60)"
+    command = f"({sys.executable} {SERVICES}/script.py {where} {script} {log} && touch {hold}; exec sleep 60)"
     with Traced(directory / "agent", shell(command)) as agent:
         if meanwhile is not None:
             wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")

@@ -242,7 +242,7 @@ def test_two_threads_in_full_duplex(tmp_path: Path, how: str) -> None:
         shell(
             f"{' '.join(duplex)} server {port} {tmp_path}/server.log {how}",
             f"(until [ -e {tmp_path}/go ]; do sleep 0.1; done;"
-            f" {' '.join(duplex)} client {port} {tmp_path}/client.log {how}; sleep 60)",
+            f" {' '.join(duplex)} client {port} {tmp_path}/client.log {how}; exec sleep 60)",
         ),
     ) as agent:
         wait_for(lambda: listening(port), "the server")

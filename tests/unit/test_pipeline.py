@@ -422,6 +422,24 @@ def test_connections_whose_close_was_lost_are_ended(host: Host) -> None:
     host.finish()
 
 
+def test_what_a_connection_said_before_its_lost_close_is_handled_first(host: Host) -> None:
+    lost = End(host, 1, NGINX, (80, 50_000)).open()
+    lost.moves(RX, request("/"))
+    opened: list[End] = []
+
+    def handle_rest() -> None:
+        lost.moves(TX, response())
+        opened.append(End(host, 2, NGINX, (81, 50_001)).open())
+
+    host.pipeline.keep_only(set(), host.now, handle_rest)
+    assert [span.is_error for span in host.spans] == [False]
+    assert host.notes()["streams"] == {"close_not_seen": 1}
+    opened[0].moves(RX, request("/"))
+    opened[0].moves(TX, response())
+    assert [span.is_error for span in host.spans] == [False, False]
+    host.finish()
+
+
 def test_a_connection_whose_socket_was_given_to_another_one_is_ended(host: Host) -> None:
     lost = End(host, 1, NGINX, (80, 50_000)).open()
     lost.moves(RX, request("/"))

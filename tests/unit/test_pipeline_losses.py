@@ -73,8 +73,9 @@ class KernelSide:
     def description(self, now: int) -> ConnectionOpened:
         local, remote = self.ports
         return ConnectionOpened(
-            now, self.id, 10, 2, self.id, 0, 1, "10.0.0.1", local, "10.0.0.2", remote, True, None
-        )
+            now, self.id, 10, 2, self.id, 0, 1, "10.0.0.1", local, "10.0.0.2", remote, True, None,
+            *self.reach(RX)[:2], *self.reach(TX)[:2],
+        )  # fmt: skip
 
     def moves(self, direction: Direction, data: bytes) -> None:
         now = next(self.clock)

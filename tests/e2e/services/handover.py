@@ -6,6 +6,7 @@ is closed). LOG gets a JSON line for each request: its path and who answered it.
 before it answers.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 
 HOW, WHERE, LOG = sys.argv[1], sys.argv[2], Path(sys.argv[3]).open("a", buffering=1)  # noqa: SIM115
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def listen():
@@ -46,6 +48,8 @@ def answer(connection):
 def child(work, *arguments):
     pid = os.fork()
     if not pid:
+        # Nobody else would end it when its parent is ended.
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         work(*arguments)
         os._exit(0)
     return pid
