@@ -255,7 +255,8 @@ def test_two_threads_in_full_duplex(tmp_path: Path, how: str) -> None:
     assert len(truth) == 1500
     if how == "exact":
         for spans in (result.server(), result.client()):
-            assert sorted(told(span) for span in spans) == sorted(truth), result.said
+            # A response may be over before the last of its request is told: the size of that is not known then.
+            assert sorted(told(span)[:2] for span in spans) == sorted(each[:2] for each in truth), result.said
         assert {span.link for span in result.server()} == {"wire"}
     by_path = {path: (status, (received, -1), (sent, -1)) for path, status, received, sent in truth}
     for span in result.spans:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain, repeat
 from urllib.parse import urlsplit
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -117,21 +118,29 @@ class KernelSide:
 
 
 @st.composite
-def conversations(draw: st.DrawFn, first: int, simple: bool) -> list[Call]:
-    """The calls of one end, requests coming in. If they are not `simple`, heads come in pieces, and requests
-    before the one before them is answered, and while it is being answered."""
+def conversations(draw: st.DrawFn, first: int, split: bool, pipelined: bool, steps: str = "") -> list[Call]:
+    """The calls of one end, requests coming in. If they are `split`, heads come in pieces; if `pipelined`,
+    requests before the one before them is answered, and while it is being answered. They begin with `steps`,
+    whole messages."""
     calls: list[Call] = []
     waiting: list[int] = []
     sending: list[bytes] = []
     number = first
-    for step in draw(st.lists(st.sampled_from("aarrp"), min_size=1, max_size=16)):
-        if step == "a" and number < first + 6 and not (simple and (waiting or sending)):
-            calls += [(RX, part) for part in draw(cut(ask(number, draw(PADDING)), simple))]
+    more = draw(st.lists(st.sampled_from("aarrp"), min_size=1, max_size=16))
+    for place, step in enumerate([*steps, *more]):
+        whole = place < len(steps)
+        if step == "a" and number < first + 8 and (pipelined or not (waiting or sending)):
+            parts = [ask(number, 0)] if whole else draw(cut(ask(number, draw(PADDING)), not split))
+            calls += [(RX, part) for part in parts]
             waiting.append(number)
             number += 1
         elif step == "r":
             calls += [(TX, part) for part in sending]
-            sending = draw(cut(answer(waiting.pop(0), draw(PADDING)), simple)) if waiting else []
+            sending = []
+            if waiting and whole:
+                calls.append((TX, answer(waiting.pop(0), 0)))
+            elif waiting:
+                sending = draw(cut(answer(waiting.pop(0), draw(PADDING)), not split))
         elif sending:
             calls.append((TX, sending.pop(0)))
     calls += [(TX, part) for part in sending]
@@ -222,11 +231,15 @@ class Run:
 
 
 @st.composite
-def traffic(draw: st.DrawFn, simple: bool) -> tuple[dict[int, list[Call]], list[int]]:
+def traffic(
+    draw: st.DrawFn, split: bool = False, pipelined: bool = False, steps: str = ""
+) -> tuple[dict[int, list[Call]], list[int]]:
     calls = {
-        id: draw(conversations(first=20 * id, simple=simple)) for id in range(1, draw(st.integers(1, 3)) + 1)
+        id: draw(conversations(20 * id, split, pipelined, steps))
+        for id in range(1, draw(st.integers(1, 3)) + 1)
     }
-    return calls, draw(st.lists(st.integers(0, 3), max_size=60))
+    beginning = [id for id in calls for _ in steps]
+    return calls, beginning + draw(st.lists(st.integers(0, 3), max_size=60))
 
 
 def asked(calls: list[Call]) -> set[str]:
@@ -234,7 +247,7 @@ def asked(calls: list[Call]) -> set[str]:
     return {line.split()[1].decode() for line in lines if b"/n/" in line}
 
 
-@given(traffic(simple=True), st.sampled_from(Role))
+@given(traffic(), st.sampled_from(Role))
 @settings(max_examples=150, deadline=None)
 def test_if_nothing_is_lost_every_exchange_is_told(
     what: tuple[dict[int, list[Call]], list[int]], role: Role
@@ -245,7 +258,7 @@ def test_if_nothing_is_lost_every_exchange_is_told(
     assert not run.given_up
 
 
-@given(traffic(simple=False), st.sampled_from(Role))
+@given(traffic(split=True, pipelined=True), st.sampled_from(Role))
 @settings(max_examples=300, deadline=None)
 def test_pipelined_requests_are_all_seen_and_get_their_own_responses_or_none(
     what: tuple[dict[int, list[Call]], list[int]], role: Role
@@ -257,11 +270,81 @@ def test_pipelined_requests_are_all_seen_and_get_their_own_responses_or_none(
     assert run.ledger.snapshot()["exchanges"]["seen"] == sum(len(asked(calls)) for calls in what[0].values())
 
 
-@given(traffic(simple=True), st.sampled_from(Role), st.lists(st.booleans(), max_size=200))
+@given(traffic(split=True), st.sampled_from(Role), st.lists(st.booleans(), max_size=200))
 @settings(max_examples=600, deadline=None)
 def test_whatever_records_are_lost_no_request_is_given_another_ones_response(
     what: tuple[dict[int, list[Call]], list[int]], role: Role, room: list[bool]
 ) -> None:
     run = Run(role, chain(room, repeat(True)))
+    run.drive(*what)
+    run.check_pairs()
+
+
+@given(st.lists(st.booleans(), max_size=8), st.sampled_from(Role))
+def test_after_losses_one_exchange_is_enough_to_go_on(room: list[bool], role: Role) -> None:
+    numbers = range(20, 30)
+    run = Run(role, chain(room, repeat(True)))
+    run.drive(
+        {1: [call for number in numbers for call in ((RX, ask(number, 0)), (TX, answer(number, 0)))]}, []
+    )
+    told = {span.attributes.get("http.response.status_code") for span in run.spans}
+    assert run.check_pairs() >= {path(number) for number in numbers[5:]}
+    assert told >= {200 + number for number in numbers[5:]}
+
+
+def halves(call: Call, at: int) -> list[Call]:
+    direction, data = call
+    return [(direction, data[:at]), (direction, data[at:])]
+
+
+A = {number: (RX, ask(number, 0)) for number in range(20, 26)}
+R = {number: (TX, answer(number, 0)) for number in range(20, 26)}
+
+
+@pytest.mark.parametrize(
+    ("calls", "room", "answered"),
+    [
+        ([*halves(A[20], 12), R[20], A[21], R[21], A[22], R[22]], "++--", [22]),
+        ([A[20], A[21], R[20], R[21]], "-", []),
+        ([A[20], A[21], R[20], R[21]], "+-", []),
+        ([*A.values(), R[20], R[21]], "+++++++-", []),
+        ([A[20], R[20], A[21], A[22], A[23], R[21], A[24], R[22]], "+++-", [20]),
+        ([A[20], A[21], A[22], A[23], R[20], R[21], A[24], R[22]], "++++++-", [20]),
+        ([*halves(A[20], 4), R[20], A[21], R[21]], "+-", [21]),
+    ],
+    ids=[
+        "the second half of a head, and the answer",
+        "the description and the first of two requests",
+        "the first of two requests",
+        "the first of six answers",
+        "a request, and the next is sent at once",
+        "an answer, and then there is another request",
+        "the first half of the first head",
+    ],
+)
+def test_what_is_answered_if_this_is_lost(calls: list[Call], room: str, answered: list[int]) -> None:
+    run = Run(Role.SERVER, chain((letter == "+" for letter in room), repeat(True)))
+    run.drive({1: calls}, [])
+    run.check_pairs()
+    assert not run.given_up
+    statuses = [span.attributes.get("http.response.status_code") for span in run.spans]
+    assert [status for status in statuses if status] == [200 + number for number in answered]
+
+
+PIPELINED = "aarr"
+"""Two requests, then both answers: from this it is known that a client pipelines."""
+
+
+@given(
+    traffic(split=True, pipelined=True, steps=PIPELINED),
+    st.sampled_from(Role),
+    st.lists(st.booleans(), max_size=200),
+)
+@settings(max_examples=600, deadline=None)
+def test_nor_if_requests_are_pipelined_once_that_was_seen(
+    what: tuple[dict[int, list[Call]], list[int]], role: Role, room: list[bool]
+) -> None:
+    descriptions_and_heads = len(what[0]) * (1 + len(PIPELINED))
+    run = Run(role, chain([True] * descriptions_and_heads, room, repeat(True)))
     run.drive(*what)
     run.check_pairs()

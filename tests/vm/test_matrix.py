@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,20 +26,13 @@ def kernel() -> kernels.Kernel:
         pytest.skip(str(error))
 
 
-@pytest.fixture
-def shown(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Lets the progress through: a guest takes minutes."""
-    with capsys.disabled():
-        print()
-        yield
-
-
 @pytest.mark.timeout(900)
-@pytest.mark.usefixtures("shown")
 @pytest.mark.parametrize("flavour", matrix.FLAVOURS)
-def test_core_in_a_guest(kernel: kernels.Kernel, flavour: str) -> None:
+def test_core_in_a_guest(kernel: kernels.Kernel, flavour: str, capsys: pytest.CaptureFixture[str]) -> None:
     """This kernel has all hooks, so a flavour that does not attach is a failure here."""
-    results = matrix.run_flavour(kernel, flavour, matrix.selection("core"))
+    with capsys.disabled():  # it takes minutes: the progress is for whoever waits
+        print()
+        results = matrix.run_flavour(kernel, flavour, matrix.selection("core"))
     assert {result.outcome for result in results} <= {matrix.PASSED, matrix.SKIPPED}, "\n".join(
         f"{result.test}: {result.outcome}: {result.reason}"
         for result in results

@@ -461,7 +461,7 @@ COUNTED = {
             (TX, OK),
         ],
         [
-            *["PUT /", "RX end 10000", "RX gap", "TX gap", "200", "TX end 2", "200", "TX end 2"],
+            *["PUT /", "RX end 10000", "RX gap", "200", "TX end 2", "200", "TX end 2"],
             *["GET /a?b=c", "RX end 0", "200", "TX end 2"],
         ],
     ),
@@ -565,7 +565,8 @@ def test_gap_inside_a_head_is_never_glued(wire):
     parser = Http1Parser()
     assert parser.data(RX, 0, b"GET /a HTTP/1.1\r\nHost: a\r\nUser-Agent: b", wire.at(1)) == []
     out = parser.data(RX, 100, b"GET /b HTTP/1.1\r\n\r\n", wire.at(2))
-    assert short(out) == ["GET /a ...", "RX end None", "GET /b", "RX end 0"]
+    # Between the two may have been another.
+    assert short(out) == ["GET /a ...", "RX end None", "RX gap", "GET /b", "RX end 0"]
     assert isinstance(out[0], Request)
     assert out[0].headers == {"host": "a"}  # the last line may be cut
 

@@ -45,6 +45,9 @@ class Recorder:
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
         return self._answer("progress", direction, end, ts, tail)
 
+    def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
+        return self._answer("missed", direction, end, ts, tail)
+
     def close(self, ts: int, orderly: bool = True) -> list[Message]:
         return self._answer("close", ts, orderly)
 
@@ -113,7 +116,42 @@ def test_the_first_bytes_choose_the_parser_and_go_to_it(table: Table) -> None:
     assert table.table.chunk(chunk(b"GET")) == (connection, [REQUEST, END])
     assert table.table.chunk(chunk(b" / ")) is None
     assert table.asked == [(RX, b"GET")]
-    assert table.calls == [("data", RX, 500, b"GET", AT), ("data", RX, 500, b" / ", AT)]
+    # That the other side has not spoken yet is told too: here it will begin.
+    assert table.calls == [
+        ("progress", TX, 0, 0, b""),
+        ("data", RX, 500, b"GET", AT),
+        ("data", RX, 500, b" / ", AT),
+    ]
+
+
+def test_turns_that_were_lost_are_told_before_the_bytes(table: Table) -> None:
+    table.table.opened(opened())
+    table.table.chunk(chunk(turn=1))
+    del table.calls[:]
+    table.table.chunk(chunk(turn=4, other_end=900, other_last_ts=70))
+    assert table.calls == [
+        ("missed", TX, 900, 70, b""),
+        ("missed", RX, 500, 1000, b""),
+        ("data", RX, 500, b"GET", AT),
+    ]
+
+
+@pytest.mark.parametrize(("end", "ts", "missed"), [(-1, 0, 0), (500, 0, 0), (499, 0, 1), (500, 3, 1)])
+def test_bytes_that_were_lost_before_the_first_that_came_are_told(
+    table: Table, end: int, ts: int, missed: int
+) -> None:
+    connection = table.table.opened(opened()._replace(rx_end=end, rx_last_ts=ts))
+    table.table.chunk(chunk())
+    assert [call[0] for call in table.calls] == ["missed"] * missed + ["progress", "data"]
+    assert connection.from_start is not bool(missed)
+
+
+def test_a_connection_whose_first_half_of_a_line_was_lost_is_not_given_up(table: Table) -> None:
+    table.table.opened(opened()._replace(rx_end=496))
+    assert table.table.chunk(chunk(b"? / HTTP/1.1\r\n")) is None
+    assert not table.stopped
+    table.table.chunk(chunk(turn=3))
+    assert table.calls[-1] == ("data", RX, 500, b"GET", AT)
 
 
 def test_what_the_other_side_did_is_told_before_the_bytes(table: Table) -> None:
@@ -151,10 +189,11 @@ def test_a_count_before_any_bytes_is_nobodys(table: Table) -> None:
 def test_a_count_goes_to_the_parser(table: Table) -> None:
     connection = table.table.opened(opened())
     table.table.chunk(chunk())
+    del table.calls[:]
     table.parser.answers = [[END]]
     assert table.table.progress(Progress(50, 1, TX, 800, 40, b"x")) == (connection, [END])
     assert table.table.progress(Progress(51, 1, TX, 801, 41, b"x")) is None
-    assert table.calls[1:] == [("progress", TX, 800, 40, b"x"), ("progress", TX, 801, 41, b"x")]
+    assert table.calls == [("progress", TX, 800, 40, b"x"), ("progress", TX, 801, 41, b"x")]
 
 
 def test_a_connection_that_switched_is_left_alone_and_its_capture_stopped(table: Table) -> None:
@@ -224,7 +263,7 @@ def test_a_connection_that_vanished_did_not_end_in_order(table: Table) -> None:
 
 def test_connections_do_not_mix(table: Table) -> None:
     first, second = table.table.opened(opened(1)), table.table.opened(opened(2))
-    table.parser.answers = [[REQUEST], [END]]
+    table.parser.answers = [[], [REQUEST], [], [END]]
     assert table.table.chunk(chunk(conn=2)) == (second, [REQUEST])
     assert table.table.chunk(chunk(conn=1)) == (first, [END])
     table.table.closed(closed(1))
