@@ -160,7 +160,6 @@ def test_a_response_that_never_comes(tmp_path: Path) -> None:
     assert all(s.end - s.start >= 1_000_000_000 for s in result.spans)
 
 
-@pytest.mark.core
 def test_failures_at_once_stay_with_their_own_requests(tmp_path: Path) -> None:
     """Many failing calls, of all kinds, from many threads: each below the request that made it."""
     front, faulty, nobody = free_ports(3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def test_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unix: 
     able = [flavour for flavour, reason in reasons.items() if not reason]
     if len(able) < 2:
         pytest.skip(f"one flavour has no other to be compared with: {reasons}")
+    if os.environ.get("AUTOTRACE_HOOKS", able[0]) != able[0]:
+        pytest.skip(f"compared once, in the run with {able[0]}")
     stories = {}
     for flavour in able:
         directory = tmp_path / flavour

@@ -52,7 +52,6 @@ def _check_loss(result: Result) -> None:
     assert "lost_request" in result.said
 
 
-@pytest.mark.core
 def _drive_gently(port: int, paths: list[str]) -> None:
     """Requests that the smallest ring has room for, however slow this machine is just now."""
     for path in paths:
