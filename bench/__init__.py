@@ -1,0 +1,1 @@
+"""Measures what autotrace costs and how fast it is: `make bench`. See docs/performance.md."""
