@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +84,7 @@ def test_any_path_gives_a_short_route_that_is_its_own_route(path: str) -> None:
 
 @given(st.integers(0), st.uuids(), st.emails())
 def test_numbers_uuids_and_emails_never_stay(number: int, uuid: object, email: str) -> None:
-    for value in (number, uuid, email.replace("/", "").replace("?", "").replace("#", "")):
+    for value in (number, uuid, re.sub("[/?#]", "x", email)):
         assert template(f"/x/{value}") == "/x/{id}"
 
 
