@@ -62,10 +62,21 @@ class _Conversation:
     `skipped` requests, all younger than `open`, were dropped; their responses are passed over. `pipelines`: a
     request was sent while another one waited. `lost`: an unknown number of messages was missed since.
     `gaps` says, by direction, if messages were missed since the last one that tells: _SINCE, or _SOMETIME if it
-    is not known whether the other side has spoken after that.
+    is not known whether the other side has spoken after that. `unsure`: the one in `open` came just after such a
+    gap, so the next response may be for what was missed.
     """
 
-    __slots__ = ("answering", "asking", "connection", "gaps", "lost", "open", "pipelines", "skipped")
+    __slots__ = (
+        "answering",
+        "asking",
+        "connection",
+        "gaps",
+        "lost",
+        "open",
+        "pipelines",
+        "skipped",
+        "unsure",
+    )
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -74,6 +85,7 @@ class _Conversation:
         self.answering: Exchange | None = None
         self.skipped = 0
         self.gaps = [0, 0]
+        self.unsure = False
         self.pipelines = False
         self.lost = False
 
@@ -238,6 +250,8 @@ class Pairing:
         if gap == _SINCE:
             # Another one was sent just before, and was not answered yet.
             conversation.lost = conversation.pipelines = True
+            if conversation.unsure:
+                self._lose_order(conversation, request.at.ts, "", events)
         if conversation.lost:
             conversation.asking = None
             self._dropped(ANSWERS_UNKNOWN)
@@ -260,14 +274,12 @@ class Pairing:
             start_ns=request.at.ts,
             first_on_connection=connection.from_start and connection.requests == 1,
         )
-        events.append(ExchangeStarted(exchange))
-        if gap:
-            # The next response may be for what was missed. If another request comes before it, so it is.
-            gaps[request.direction] = _SINCE
-            events.append(_end(exchange, request.at.ts, ""))
-            return
         conversation.open.append(exchange)
         conversation.asking = exchange
+        events.append(ExchangeStarted(exchange))
+        if gap:
+            gaps[request.direction] = _SINCE
+            conversation.unsure = True
 
     def _response(
         self,
@@ -278,6 +290,8 @@ class Pairing:
     ) -> None:
         if conversation is not None and conversation.answering is not None:
             self._finish(conversation, response.at.ts, INCOMPLETE_RESPONSE, events)
+        if conversation is not None and conversation.unsure:
+            self._lose_order(conversation, response.at.ts, "", events)
         if conversation is None or not conversation.open:
             if conversation is not None and conversation.skipped:
                 conversation.skipped -= 1
@@ -336,6 +350,7 @@ class Pairing:
         events.extend(_end(exchange, ts, reason) for exchange in conversation.live())
         conversation.open.clear()
         conversation.skipped = 0
+        conversation.unsure = False
         conversation.asking = conversation.answering = None
         conversation.lost = conversation.pipelines
 

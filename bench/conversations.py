@@ -58,13 +58,13 @@ class _Writer:
         self._reach[end.id, abi.Direction.TX] = end.sent_from, 0
         flags = abi.ConnFlag.CONN_ESTABLISHED | abi.ConnFlag.CONN_FROM_START
         opened_at = (self._now, 0, cause, end.pid, end.pid, 0, 0) if cause else (0,) * 7
-        no_reach = (0, 0, b"", 0, 0)
+        received, sent = (end.received_from, 0, b"", 0, 0), (end.sent_from, 0, b"", 0, 0)
         self._recorder.record(
             abi.CONN_EVENT.pack(
                 abi.EventType.CONN_OPEN, abi.CONN_EVENT.size, self._now, end.id, end.pid, end.pid,
                 0xFFFF_8880_0000_0000 + end.id, 0, _NETNS, _AF_INET,
                 flags | (abi.ConnFlag.CONN_OUTGOING if cause else 0), end.local_port, end.remote_port, 0,
-                *opened_at, *no_reach, *no_reach, _LOOPBACK, _LOOPBACK,
+                *opened_at, *received, *sent, _LOOPBACK, _LOOPBACK,
             )
         )  # fmt: skip
 

@@ -127,6 +127,10 @@ def _opened(fields: tuple[Any, ...]) -> ConnectionOpened:
         remote_port,
         bool(flags & abi.ConnFlag.CONN_FROM_START),
         opened_at,
+        rx_end=fields[21],
+        rx_last_ts=fields[22],
+        tx_end=fields[26],
+        tx_last_ts=fields[27],
     )
 
 

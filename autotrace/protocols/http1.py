@@ -7,6 +7,7 @@ What the rules of this parser are where the RFC cannot help, because bytes are m
 - Bytes that cannot be HTTP give a ProtocolError, and so do bytes that moved uncaptured where a message had to
   begin (reason `gap`). After either, everything is passed over until a turn begins with a whole start line.
   A turn begins where the other side has spoken in between, or where captured bytes follow uncaptured ones.
+- Bytes that were counted in a body whose end is not known may hold other messages, if a request waits there: `gap`.
 - Which direction carries the requests is learned from the first start line.
 """
 
@@ -88,13 +89,15 @@ class _Side:
 class Http1Parser(Parser):
     """Parses both directions of one HTTP/1.x connection. See `Parser` for the calls."""
 
-    __slots__ = ("_out", "_over", "_requests", "_sides", "_speaker", "_ts", "_waiting")
+    __slots__ = ("_out", "_over", "_pipelines", "_requests", "_sides", "_speaker", "_ts", "_waiting")
 
     def __init__(self) -> None:
         self._sides = (_Side(Direction.RX), _Side(Direction.TX))
         self._requests: _Side | None = None
         self._waiting: deque[str] = deque()
         """Methods of the requests whose final responses have not begun."""
+        self._pipelines = False
+        """A request was sent while another one waited."""
         self._speaker: Direction | None = None
         self._over = False
         self._out: list[Message] = []
@@ -421,29 +424,41 @@ class Http1Parser(Parser):
         self._requests = side
         responses = self._sides[1 - side.direction]
         if side.hole:
-            side.hole = False
-            self._out.append(ProtocolError(side.direction, side.expected, self._ts, "gap"))
+            self._report_hole(side)
         if not self._waiting:
             if responses.open and responses.body is not None and responses.body.ended_by_answer:
                 self._end(responses, responses.last_ts, True)
-        elif len(self._waiting) >= PIPELINED_MAX:
-            self._fail(responses, responses.expected, "too_many_requests_waiting")
+        else:
+            self._pipelines = True
+            if len(self._waiting) >= PIPELINED_MAX:
+                self._fail(responses, responses.expected, "too_many_requests_waiting")
         self._waiting.append(method)
 
     def _begin_response(self, side: _Side, status: int) -> str | None:
         """The method that a response answers, empty if it is not known; None for an interim response."""
         requests = self._sides[1 - side.direction]
         self._requests = requests
-        requests.hole = False
-        body = requests.body
         if status < 200 and status != 101:
-            if body is not None:
-                body.optional = False
+            if requests.body is not None:
+                requests.body.optional = False
             return None
+        if requests.hole:
+            if self._pipelines:
+                self._report_hole(requests)
+            # Else there was but one request, the one that is answered now.
+            requests.hole = False
         method = self._waiting.popleft() if self._waiting else ""
+        body = requests.body
         if body is not None and requests.open and not self._waiting and body.ended_by_answer:
             self._end(requests, requests.last_ts, True)
         return method
+
+    def _report_hole(self, requests: _Side) -> None:
+        requests.hole = False
+        if requests.open:
+            self._fail(requests, requests.expected, "gap")
+        else:
+            self._out.append(ProtocolError(requests.direction, requests.expected, self._ts, "gap"))
 
     def _end(self, side: _Side, ts: int, complete: bool) -> None:
         body = side.body

@@ -34,9 +34,14 @@ def ok(size: int, status: str = "200 OK") -> str:
 
 
 def play(
-    directory: Path, steps: list[Step], unix: bool = False, meanwhile: Callable[[int], object] | None = None
+    directory: Path,
+    steps: list[Step],
+    unix: bool = False,
+    meanwhile: Callable[[int], object] | None = None,
+    dropped: dict[str, int] | None = None,
 ) -> Result:
-    """Hold a conversation under an agent. `meanwhile` gets the agent's pid while both sides are still there."""
+    """Hold a conversation under an agent. `meanwhile` gets the agent's pid while both sides are still there;
+    `dropped` is what the ledger must say was dropped, by reason."""
     script, log = directory / "script.json", directory / "script.log"
     hold = directory / "hold"
     script.write_text(json.dumps(steps))
@@ -49,7 +54,7 @@ def play(
         wait_for(hold.exists, "the end of the conversation", 30)
         result = agent.finish(0.4)
     result.check_ledger()
-    assert not result.dropped, result.said
+    assert result.dropped == (dropped or {}), result.said
     heard = {entry["who"]: entry["heard"] for entry in log_entries(log)}
     closed = {who for who, what, _ in steps if what == "close"}
     for who, other in (("client", "server"), ("server", "client")):

@@ -16,10 +16,15 @@ from conversation import Conversation, check, exchanges, hold
 from harness import SERVICES, Traced, drive, free_ports, listening, log_entries, nginx_config, shell, wait_for
 
 
-@pytest.mark.core
 @pytest.mark.parametrize(
     ("family", "address"),
-    [("inet", ""), ("inet6", ""), ("mapped", ""), ("unix", "socket"), ("abstract", "autotrace-test")],
+    [
+        pytest.param("inet", "", marks=pytest.mark.core),
+        ("inet6", ""),
+        ("mapped", ""),
+        pytest.param("unix", "socket", marks=pytest.mark.core),
+        ("abstract", "autotrace-test"),
+    ],
 )
 def test_both_ends_are_joined(tmp_path: Path, family: str, address: str) -> None:
     options = {"family": family}

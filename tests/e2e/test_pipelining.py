@@ -42,16 +42,16 @@ def test_pipelined_messages_larger_than_a_head(tmp_path: Path) -> None:
 
 
 def test_more_pipelined_requests_in_one_write_than_are_captured(tmp_path: Path) -> None:
-    """The head of the turn is captured, the rest of it is not: what is missing is missing, not made up."""
+    """The head of the turn is captured, the rest of it is not: what is missing is missing, not made up. Which
+    answers are whose is not known on this connection from then on: the next exchange is dropped, and counted."""
     paths = [f"/p{i}" for i in range(200)]
     steps = [client("".join(map(get, paths))), *(server(ok(i)) for i in range(200))]
     steps += [client(get("/next")), server(ok(7777))]
-    result = play(tmp_path, steps)
-    sizes = {**{path: i for i, path in enumerate(paths)}, "/next": 7777}
+    result = play(tmp_path, steps, dropped={"pipelined_answers_unknown": 2})
+    sizes = {path: i for i, path in enumerate(paths)}
     complete = [told(span) for span in result.spans if span.status]
     assert all(response in (sizes[path], -1) for path, _, _, response in complete), complete
     assert len(complete) >= 2 * 50
-    assert complete.count(("/next", 200, 0, 7777)) == 2
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Stream:
 
     def __init__(self) -> None:
         self.now = START
-        self.turn = 0
+        self.turns: dict[int, int] = {}
         self.ends: dict[int, list[int]] = {}
         self.generation = [0] * 8
         self.damage: list[tuple[int, int]] = []
@@ -128,7 +128,8 @@ class Stream:
 
     def reach(self, index: int, direction: int, tail: bytes = b"") -> tuple[int | bytes, ...]:
         end = self.ends_of(index)[direction]
-        return (end, self.now, tail[-8:].rjust(8, b"\0"), min(len(tail), 8), 0)
+        last_ts = self.now if end != FIRST_POSITION else 0
+        return (end, last_ts, tail[-8:].rjust(8, b"\0"), min(len(tail), 8), 0)
 
     def ends_of(self, index: int) -> list[int]:
         return self.ends.setdefault(self.conn(index), [FIRST_POSITION, FIRST_POSITION])
@@ -158,12 +159,21 @@ class Stream:
         if options & 4:
             ends[direction] += 48
         position = ends[direction] - (2 if options & 8 else 0)
+        conn = self.conn(index)
         if not options & 2:
-            self.turn += 1
+            self.turns[conn] = self.turns.get(conn, 0) + 1
         other = (0, 0, b"", 0, 0) if options & 2 else self.reach(index, 1 - direction)
         record = abi.CHUNK_EVENT.pack(
             *self.header(abi.EventType.CHUNK, abi.CHUNK_EVENT.size + len(data), index),
-            *(*self.context(index, options), *other, position, self.turn, direction, len(data), 0),
+            *(
+                *self.context(index, options),
+                *other,
+                position,
+                self.turns.get(conn, 0),
+                direction,
+                len(data),
+                0,
+            ),
         )
         ends[direction] = max(ends[direction], position + len(data))
         self.record(record + data)

@@ -236,6 +236,52 @@ def test_a_client_that_does_not_pipeline_goes_on_after_a_gap(pairing: Pairing) -
         assert exchange.status == 200
 
 
+RX_GAP, TX_GAP = (ProtocolError(direction, 0, 1, "gap") for direction in (RX, TX))
+
+
+def test_requests_missed_before_the_first_one_are_not_forgotten(pairing: Pairing, books: Books) -> None:
+    """One was missed, and this one came before an answer: the client pipelines."""
+    events = pairing.messages(connection(), [RX_GAP, request(1), end(1, RX), response(2), end(2, TX)])
+    assert events == []
+    assert books.dropped == {"pipelined_answers_unknown": 1}
+
+
+def test_a_response_to_what_was_missed_clears_the_doubt(pairing: Pairing) -> None:
+    first: list[Message] = [RX_GAP, response(2, status=201), end(2, TX)]
+    second: list[Message] = [request(3), end(3, RX), response(4, status=202), end(4, TX)]
+    (exchange,) = ended(pairing.messages(connection(), [*first, *second]))
+    assert (exchange.status, exchange.error) == (202, "")
+
+
+def test_after_a_gap_on_both_sides_one_request_is_given_no_response(pairing: Pairing, books: Books) -> None:
+    events = pairing.messages(connection(), [TX_GAP, RX_GAP, request(1), end(1, RX)])
+    assert len(started(events)) == 1
+    assert not ended(events)
+    (exchange,) = ended(pairing.messages(connection(), [response(5), end(6, TX)]))
+    assert (exchange.end_ns, exchange.status, exchange.error) == (5, 0, "")
+    (exchange,) = ended(pairing.messages(connection(), [request(7), end(7, RX), response(8), end(8, TX)]))
+    assert exchange.status == 200
+    assert not books.dropped
+
+
+def test_a_second_request_after_such_a_gap_shows_that_the_client_pipelines(
+    pairing: Pairing, books: Books
+) -> None:
+    events = pairing.messages(connection(), [TX_GAP, RX_GAP, request(1), end(1, RX), request(2), response(3)])
+    assert [exchange.end_ns for exchange in ended(events)] == [2]
+    assert books.dropped == {"pipelined_answers_unknown": 1}
+
+
+def test_what_was_missed_while_a_request_waited_shows_that_the_client_pipelines(
+    pairing: Pairing, books: Books
+) -> None:
+    events = pairing.messages(
+        connection(), [request(1), end(1, RX), RX_GAP, response(2, status=201), end(2, TX), request(3)]
+    )
+    assert [exchange.status for exchange in ended(events)] == [201]
+    assert books.dropped == {"pipelined_answers_unknown": 1}
+
+
 def test_pipelined_requests_of_an_older_connection_are_given_up(pairing: Pairing, books: Books) -> None:
     """The first response may answer what was asked before the agent looked."""
     conn = connection(from_start=False)

@@ -138,6 +138,10 @@ def test_a_connection_that_was_seen_being_made() -> None:
         remote_port=50_000,
         from_start=True,
         opened_at=Context(ts=100, pid=PID, tid=TID, task=8, run=2, cause=9),
+        rx_end=1000,
+        rx_last_ts=1001,
+        tx_end=2000,
+        tx_last_ts=2001,
     )
 
 

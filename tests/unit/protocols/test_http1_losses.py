@@ -88,6 +88,15 @@ def test_no_request_hides_there_once_it_is_answered() -> None:
     assert short(parser.data(RX, 900, GET, at(4))) == ["/get"]
 
 
+def test_if_the_client_pipelines_a_request_may_hide_there_all_the_same() -> None:
+    parser = Http1Parser()
+    parser.data(RX, 0, GET * 2, at(1))
+    parser.data(TX, 500, OK * 2, at(2))
+    parser.data(RX, 2 * len(GET), b"GET /a HTTP/1.1\r\nHost: a", at(3))
+    assert short(parser.progress(RX, 900, 4, b"abc\r\n\r\n")) == ["/a..."]
+    assert short(parser.data(TX, 500 + 2 * len(OK), OK, at(5))) == ["RX broken", "RX gap", "200"]
+
+
 def test_responses_may_hide_in_the_counted_rest_of_a_response_while_requests_wait() -> None:
     parser = Http1Parser()
     parser.data(RX, 0, GET * 3, at(1))
