@@ -91,7 +91,8 @@ class Chunk(NamedTuple):
     agent's side of the kernel). `turn` counts the connection's turns, both directions together, from 1.
     `other_end`, `other_last_ts` and `other_tail` say, on the first chunk of a turn only
     (else `other_last_ts` is 0), where the other direction stood when this turn began: its end position, the
-    time its last byte moved, and its last bytes (at most 8).
+    time its last byte moved, and its last bytes (at most 8). `body_size` bytes of a message's body followed the
+    data in the same call and stayed in the kernel.
     """
 
     conn: int
@@ -103,6 +104,7 @@ class Chunk(NamedTuple):
     other_end: int
     other_last_ts: int
     other_tail: bytes
+    body_size: int = 0
 
 
 class Progress(NamedTuple):

@@ -56,7 +56,7 @@ def _chunk(record: bytes) -> Chunk:
         _type, size, _ts, conn, _pid, _tid,
         at_ts, task, cause, pid, tid, run, _pad,
         other_end, other_last_ts, other_tail, other_tail_len, _other_pad,
-        position, turn, direction, data_len, _last_pad,
+        position, turn, direction, data_len, body_len,
     ) = _CHUNK.unpack_from(record)  # fmt: skip
     if size != _CHUNK_SIZE + data_len or size > len(record):
         raise ValueError(f"{data_len} bytes of data in a record of {len(record)}")
@@ -73,6 +73,7 @@ def _chunk(record: bytes) -> Chunk:
             other_end,
             other_last_ts,
             other_tail[8 - other_tail_len :] if 0 < other_tail_len <= 8 else b"",
+            body_len,
         ),
     )
 

@@ -104,7 +104,7 @@ class StreamTable:
 
     def chunk(self, event: Chunk) -> Result | None:
         """Captured bytes. None if nothing came of them."""
-        conn, direction, turn, position, data, at, other_end, other_last_ts, other_tail = event
+        conn, direction, turn, position, data, at, other_end, other_last_ts, other_tail, body_size = event
         stream = self._streams.get(conn)
         if stream is None:
             self._note("streams", "bytes_of_unknown_connection")
@@ -137,6 +137,8 @@ class StreamTable:
                 messages += parser.progress(other, other_end, other_last_ts, other_tail)
         more = parser.data(direction, position, data, at)
         messages = messages + more if messages else more
+        if body_size:
+            messages = messages + parser.progress(direction, position + len(data) + body_size, at.ts, b"")
         if not messages:
             return None
         last = type(messages[-1])

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
-/* Turn capture: the head of what each side says goes to user space, the rest is only counted. */
+/* Turn capture: the head of what each side says goes to user space, the rest is only counted. Where the kernel can
+ * tell the end of the head (head.h), nothing behind it is copied; else the first bytes of the turn are. */
 #ifndef AUTOTRACE_HTTP_TURNS_H
 #define AUTOTRACE_HTTP_TURNS_H
 
 #include "../include/conn.h"
 #include "../include/iov.h"
+#include "head.h"
 #include "recognise.h"
 
 /* Fill in and send the chunk whose data stands in `scratch`. Returns 0 if the ring had no room. */
 static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratch, __u32 direction,
-				       __u64 position, __u32 length)
+				       __u64 position, __u32 length, __u32 body_length)
 {
 	struct at_chunk_event *event = &scratch->event;
 
@@ -22,7 +24,7 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	event->turn = conn->turn;
 	event->direction = direction;
 	event->data_len = length;
-	event->pad = 0;
+	event->body_len = body_length;
 	__builtin_memset(&event->other, 0, sizeof(event->other));
 	if (!conn->told[direction & 1]) {
 		/* Cleared first: if that side moves meanwhile, it is told again. */
@@ -43,6 +45,52 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	return 1;
 }
 
+/* Can an answer that begins like this have a body at all (RFC 9110 section 6.4.1)? */
+static __always_inline bool may_have_body(const __u8 *status_line, __u32 length)
+{
+	const __u8 *status = status_line + 9;
+
+	if (length < 12 || status[0] == '1')
+		return 0;
+	return !((status[0] == '2' || status[0] == '3') && status[1] == '0' && status[2] == '4');
+}
+
+/* The scratch data has the next `length` bytes of a turn, the first with stream position `from`. Returns how many
+ * of them user space needs: those of heads, if all the others are one body's. */
+static __always_inline __u32 without_body(struct conn *conn, __u64 key, struct scratch *scratch, __u32 slot,
+					  __u64 from, __u32 length, enum message_start start)
+{
+	__u32 direction = scratch->event.direction & 1, end;
+	struct head *head = &conn->head[direction];
+
+	if (from == conn->turn_start[direction]) {
+		if (start == START_REQUEST)
+			conn->whole = scratch->data[0] == 'H';
+		conn->in_head[direction] =
+			start == START_REQUEST ||
+			(start == START_RESPONSE && !conn->whole && may_have_body(scratch->data, length));
+		head->line = from;
+		head->length = LENGTH_NONE;
+	} else if (start == START_REQUEST) {
+		conn->whole = 1;
+	}
+	if (!conn->in_head[direction])
+		return length;
+	end = read_head(key, slot, from, length);
+	if (!end)
+		return length;
+	conn->in_head[direction] = 0;
+	if (head->length == LENGTH_UNSURE)
+		return length;
+	if (end < length && (head->length == LENGTH_NONE || head->length < length - end)) {
+		conn->whole = 1;
+		return length;
+	}
+	if (head->length != LENGTH_NONE)
+		conn->body_end[direction] = from + end + head->length;
+	return end;
+}
+
 /* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
  * and the position. A global function: see iov.h. */
 __noinline int capture_described(__u64 key, __u32 slot)
@@ -50,7 +98,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	__u64 position, call_end, from, window_end, captured_end;
-	__u32 direction, length, wanted;
+	__u32 direction, length, wanted, needed;
 	enum message_start start;
 	const struct user_bytes *bytes;
 	bool new_turn;
@@ -68,13 +116,21 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		conn->turn_start[direction] = position;
 		conn->captured_end[direction] = position;
 		conn->told[direction] = 0;
+		conn->body_end[direction] = 0;
+		conn->in_head[direction] = 0;
 		conn->skip[direction] = 0;
 		conn->reach[direction].tail_len = 0;
 	}
 	captured_end = conn->captured_end[direction];
 	from = captured_end > position ? captured_end : position;
+	if (from < conn->body_end[direction])
+		from = conn->body_end[direction];
 	if (from >= call_end)
 		return 1;
+	if (from == conn->body_end[direction]) {
+		conn->turn_start[direction] = from;
+		conn->skip[direction] = 0;
+	}
 	window_end = conn->turn_start[direction] + head_size;
 	if (conn->skip[direction] || (call_end > window_end && position != conn->turn_start[direction])) {
 		/* A call past the head, or cut by its end. If it starts like a message, it has a head too. */
@@ -112,7 +168,8 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		conn->announced = send_conn_event(AT_CONN_OPEN, key, scratch->event.at.ts, 0);
 	}
 	conn->captured_end[direction] = from + length;
-	if (!conn->announced || !send_chunk(conn, scratch, direction, from, length)) {
+	needed = without_body(conn, key, scratch, slot, from, length, start);
+	if (!conn->announced || !send_chunk(conn, scratch, direction, from, needed, length - needed)) {
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
 		else if (!conn->told[direction])
@@ -182,7 +239,10 @@ static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end,
 		reach->tail_len = 0;
 		return;
 	}
-	keep_tail(reach, bytes, bytes->length);
+	if (end <= conn->body_end[direction & 1])
+		reach->tail_len = 0; /* the end is known without them */
+	else
+		keep_tail(reach, bytes, bytes->length);
 	conn->dirty[direction & 1] = 1;
 }
 

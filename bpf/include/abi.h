@@ -108,7 +108,7 @@ struct at_chunk_event { /* AT_CHUNK; data_len bytes follow */
 	__u32 turn;
 	__u32 direction; /* enum at_direction */
 	__u32 data_len;
-	__u32 pad;
+	__u32 body_len; /* bytes of a message's body that followed the data, and stayed in the kernel */
 };
 
 struct at_progress_event { /* AT_PROGRESS */

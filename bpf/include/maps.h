@@ -15,12 +15,23 @@ enum protocol {
 
 #define TURN_NONE 2 /* neither side has spoken yet; the other values are enum at_direction */
 
+#define LENGTH_NONE (~0ULL)	  /* of a body: no Content-Length was seen */
+#define LENGTH_UNSURE (~0ULL - 1) /* there is one that cannot be relied on */
+
+/* A head that is being read, see head.h. */
+struct head {
+	__u64 line;   /* position of the first byte of the current line */
+	__u64 length; /* of the body, as far as the lines before tell */
+};
+
 /* Arrays are by enum at_direction, and what belongs to one direction stands in one: two threads may read and write a
  * connection at the same time. */
 struct conn {
 	__u64 id;
 	__u64 turn_start[2];   /* position of the turn's first byte, or of the last message start in it */
 	__u64 captured_end[2]; /* bytes before this position are with user space */
+	__u64 body_end[2];     /* position behind the body whose head was read last; 0 if not known */
+	struct head head[2];
 	struct at_reach reach[2];
 	struct at_context opened;
 	__u32 turn;
@@ -29,13 +40,15 @@ struct conn {
 	__u16 family;
 	__u8 speaker; /* whose turn it is: enum at_direction or TURN_NONE */
 	__u8 protocol;
-	__u8 flags;	/* enum at_conn_flag */
-	__u8 announced; /* AT_CONN_OPEN is with user space */
-	__u8 dirty[2];	/* it moved on since user space was told */
-	__u8 told[2];	/* a chunk of this turn was made */
-	__u8 skip[2];	/* this turn is not captured: it did not start like a known protocol */
-	__u8 ended;	/* TCP is done with it, its last bytes are still to be read */
-	__u8 pad[7];
+	__u8 flags;	 /* enum at_conn_flag */
+	__u8 announced;	 /* AT_CONN_OPEN is with user space */
+	__u8 dirty[2];	 /* it moved on since user space was told */
+	__u8 told[2];	 /* a chunk of this turn was made */
+	__u8 skip[2];	 /* this turn is not captured: it did not start like a known protocol */
+	__u8 ended;	 /* TCP is done with it, its last bytes are still to be read */
+	__u8 in_head[2]; /* a head was begun, and its end was not captured */
+	__u8 whole;	 /* the answers' windows go to user space whole: several requests wait, or a HEAD */
+	__u8 pad[4];
 };
 
 struct thread {
@@ -108,7 +121,8 @@ struct scratch {
 	struct at_chunk_event event;
 	__u8 data[2 * AT_DATA_MAX];
 	struct user_bytes bytes;
-	__u64 taken; /* somebody works in it */
+	__u32 at;    /* how far read_head has come */
+	__u32 taken; /* somebody works in it */
 };
 
 #define SCRATCHES 4

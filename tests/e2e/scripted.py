@@ -39,15 +39,16 @@ def play(
     unix: bool = False,
     meanwhile: Callable[[int], object] | None = None,
     dropped: dict[str, int] | None = None,
+    options: tuple[str, ...] = (),
 ) -> Result:
     """Hold a conversation under an agent. `meanwhile` gets the agent's pid while both sides are still there;
-    `dropped` is what the ledger must say was dropped, by reason."""
+    `dropped` is what the ledger must say was dropped, by reason; `options` are the agent's."""
     script, log = directory / "script.json", directory / "script.log"
     hold = directory / "hold"
     script.write_text(json.dumps(steps))
     where = directory / "socket" if unix else free_ports(1)[0]
     command = f"({sys.executable} {SERVICES}/script.py {where} {script} {log} && touch {hold}; exec sleep 60)"
-    with Traced(directory / "agent", shell(command)) as agent:
+    with Traced(directory / "agent", shell(command), options) as agent:
         if meanwhile is not None:
             wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")
             meanwhile(agent.process.pid)

@@ -45,11 +45,13 @@ NO_REACH = (0, 0, b"", 0, 0)
 NO_CONTEXT = (0,) * 7
 
 
-def chunk(data: bytes, direction: int = 0, other: tuple[Any, ...] = NO_REACH) -> bytes:
+def chunk(data: bytes, direction: int = 0, other: tuple[Any, ...] = NO_REACH, body_size: int = 0) -> bytes:
     size = abi.CHUNK_EVENT.size + len(data)
     at = (4_999, 77, 12_345, PID, TID, 6, 0)
     return (
-        abi.CHUNK_EVENT.pack(*header(TYPE.CHUNK, size), *at, *other, 1 << 33, 4, direction, len(data), 0)
+        abi.CHUNK_EVENT.pack(
+            *header(TYPE.CHUNK, size), *at, *other, 1 << 33, 4, direction, len(data), body_size
+        )
         + data
     )
 
@@ -266,12 +268,15 @@ def test_damage_gives_an_event_or_the_one_error(
     st.binary(max_size=8),
     st.integers(0, U64_MAX),
     st.integers(1, U64_MAX),
+    st.integers(0, 8192),
 )
-def test_what_was_packed_comes_out(data: bytes, direction: int, tail: bytes, end: int, last_ts: int) -> None:
-    event = decode(chunk(data, direction, reach(end, last_ts, tail)))
+def test_what_was_packed_comes_out(
+    data: bytes, direction: int, tail: bytes, end: int, last_ts: int, body_size: int
+) -> None:
+    event = decode(chunk(data, direction, reach(end, last_ts, tail), body_size))
     assert isinstance(event, Chunk)
     assert (event.data, event.direction) == (data, Direction(direction))
-    assert event[6:] == (end, last_ts, tail)
+    assert event[6:] == (end, last_ts, tail, body_size)
 
 
 @given(st.from_regex(r"[!-~]{1,107}", fullmatch=True), st.booleans())

@@ -124,6 +124,13 @@ def test_the_first_bytes_choose_the_parser_and_go_to_it(table: Table) -> None:
     ]
 
 
+def test_what_stayed_in_the_kernel_is_told_after_the_bytes(table: Table) -> None:
+    connection = table.table.opened(opened())
+    table.parser.answers = [[], [REQUEST], [END]]
+    assert table.table.chunk(chunk(b"POST", body_size=300)) == (connection, [REQUEST, END])
+    assert table.calls[1:] == [("data", RX, 500, b"POST", AT), ("progress", RX, 804, 1000, b"")]
+
+
 def test_turns_that_were_lost_are_told_before_the_bytes(table: Table) -> None:
     table.table.opened(opened())
     table.table.chunk(chunk(turn=1))

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Where the head of a message ends and how long its body is, so that the body stays in the kernel.
+ *
+ * Only what is certain counts: one Content-Length, no transfer coding, no answer that has a length and no body. For
+ * every other message the window goes to user space whole, and its parser finds the end (RFC 9112 section 6). */
+#ifndef AUTOTRACE_HTTP_HEAD_H
+#define AUTOTRACE_HTTP_HEAD_H
+
+#include "../include/maps.h"
+
+#define HEAD_STEPS 256 /* pairs of words, and lines, that are looked at: enough for a head of 3 KiB */
+
+#define NEW_LINES 0x0a0a0a0a0a0a0a0aULL
+#define LOW_BITS 0x0101010101010101ULL
+#define HIGH_BITS 0x8080808080808080ULL
+#define LOWER_CASE 0x2020202020202020ULL
+
+/* Eight letters as a little-endian word. */
+#define WORD(a, b, c, d, e, f, g, h)                                                             \
+	((__u64)(a) | (__u64)(b) << 8 | (__u64)(c) << 16 | (__u64)(d) << 24 | (__u64)(e) << 32 | \
+	 (__u64)(f) << 40 | (__u64)(g) << 48 | (__u64)(h) << 56)
+#define CONTENT WORD('c', 'o', 'n', 't', 'e', 'n', 't', '-')
+#define LENGTH WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0)
+#define TRANSFER WORD('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')
+#define LENGTH_DIGITS 12
+
+/* Not aligned; x86-64 and arm64 read it at once, and so the kernel's verifier lets it pass there. */
+static __always_inline __u64 word_at(const struct scratch *scratch, __u32 at)
+{
+	return *(const __u64 *)(scratch->data + (at & (AT_DATA_MAX - 1)));
+}
+
+/* A bit in each byte of `word` that is a line feed; only the lowest bit is exact. */
+static __always_inline __u64 line_feeds(__u64 word)
+{
+	__u64 zeros = word ^ NEW_LINES;
+
+	return (zeros - LOW_BITS) & ~zeros & HIGH_BITS;
+}
+
+/* How many bytes of a word stand before the end of its first line, with that end. */
+static __always_inline __u32 line_end(__u64 feeds)
+{
+	return ((((feeds & -feeds) - 1) & LOW_BITS) * LOW_BITS) >> 56;
+}
+
+/* The number that stands in the scratch data at `at`, in a line that ends before `length`. LENGTH_UNSURE if it is
+ * not a plain one. */
+__noinline __u64 read_length(__u32 slot, __u32 at, __u32 length)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 number = 0;
+	__u32 digits = 0;
+	__u8 c;
+
+	if (!scratch)
+		return LENGTH_UNSURE;
+	for (__u32 i = 0; i <= LENGTH_DIGITS; i++, at++) {
+		if (at >= length)
+			return LENGTH_UNSURE;
+		c = scratch->data[at & (AT_DATA_MAX - 1)];
+		if (c >= '0' && c <= '9') {
+			number = number * 10 + c - '0';
+			digits++;
+		} else if (c == '\r' || c == '\n') {
+			return digits ? number : LENGTH_UNSURE;
+		} else if (c != ' ' || digits) {
+			return LENGTH_UNSURE;
+		}
+	}
+	return LENGTH_UNSURE;
+}
+
+/* A field line begins in the scratch data at `at`. */
+static __always_inline void look_at_field(struct head *head, const struct scratch *scratch, __u32 slot,
+					  __u32 at, __u32 length)
+{
+	__u64 name = word_at(scratch, at) | LOWER_CASE;
+
+	if (name == TRANSFER) {
+		head->length = LENGTH_UNSURE;
+	} else if (name == CONTENT) {
+		name = (word_at(scratch, at + 8) | LOWER_CASE) & (~0ULL >> 8);
+		if (name == LENGTH)
+			head->length = head->length == LENGTH_NONE ? read_length(slot, at + 15, length)
+								   : LENGTH_UNSURE;
+	}
+}
+
+/* A line of a head ends in the scratch data before `at`, at stream position `end`. Returns whether the head ends
+ * with it. A function of its own, as read_head, for the verifier's sake: see iov.h. */
+__noinline int line_ends(__u64 key, __u32 slot, __u32 at, __u32 length, __u64 end)
+{
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	struct head *head;
+	__u64 line;
+
+	if (!conn || !scratch)
+		return 1;
+	head = &conn->head[scratch->event.direction & 1];
+	line = end - head->line;
+	if (line == 1 || (line == 2 && (at < 2 || scratch->data[(at - 2) & (AT_DATA_MAX - 1)] == '\r')))
+		return 1;
+	head->line = end;
+	if (at < length)
+		look_at_field(head, scratch, slot, at, length);
+	return 0;
+}
+
+/* Read on in the head of which the scratch data has the next `length` bytes, the first with stream position
+ * `position`. Returns how many of them belong to it, if it ends among them; else 0. */
+__noinline __u32 read_head(__u64 key, __u32 slot, __u64 position, __u32 length)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 feeds, later_feeds;
+	__u32 at;
+
+	if (!scratch)
+		return 0;
+	scratch->at = 0;
+	for (__u32 i = 0; i < HEAD_STEPS; i++) {
+		/* From memory: so the verifier does not follow its value through every step. */
+		at = *(volatile __u32 *)&scratch->at;
+		if (at >= length)
+			return 0;
+		feeds = line_feeds(word_at(scratch, at));
+		later_feeds = line_feeds(word_at(scratch, at + 8));
+		if (!(feeds | later_feeds)) {
+			scratch->at = at + 16;
+			continue;
+		}
+		at += feeds ? line_end(feeds) : 8 + line_end(later_feeds);
+		scratch->at = at;
+		if (at > length)
+			return 0;
+		if (line_ends(key, slot, at, length, position + at))
+			return at;
+	}
+	return 0;
+}
+
+#endif

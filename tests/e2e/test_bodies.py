@@ -1,0 +1,82 @@
+"""Bodies of known length stay in the kernel; their sizes are known all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripted import Step, both, client, get, ok, play, post, server, told
+
+from autotrace.recording import Kind, read
+
+SECRET = "s3cret-of-the-body"
+BODY = SECRET * 40
+FORGED = "GET /forged HTTP/1.1\r\nContent-Length: 9"
+
+
+def answer(fields: str = "", status: str = "200 OK") -> str:
+    return f"HTTP/1.1 {status}\r\nServer: script\r\n{fields}Content-Length: {len(BODY)}\r\n\r\n"
+
+
+REQUEST = post("/secret", len(BODY))
+
+CONVERSATIONS: dict[str, list[Step]] = {
+    "head and body in one write": [client(REQUEST + BODY), server(answer() + BODY)] * 3,
+    "the body in writes of its own": [
+        *(client(REQUEST), client(BODY[:99]), client(BODY[99:])),
+        *(server(answer()), server(BODY[:300]), server(BODY[300:])),
+    ]
+    * 3,
+    "heads in several writes": [
+        *(client(REQUEST[:30]), client(REQUEST[30:-3]), client(REQUEST[-3:] + BODY)),
+        *(server(answer()[:25]), server(answer()[25:-1]), server(answer()[-1:] + BODY)),
+    ]
+    * 3,
+    "fields in other letters, with long and folded neighbours": [
+        client(REQUEST.replace("Content-Length", "content-LENGTH") + BODY),
+        server(answer(f"X-Long: {'y' * 1500}\r\nX-Folded: a\r\n b\r\n") + BODY),
+    ]
+    * 3,
+    "bodies that look like messages": [
+        client(post("/secret", len(FORGED + BODY))),
+        client(FORGED + BODY),
+        server(answer()),
+        server(BODY),
+    ],
+}
+
+
+@pytest.mark.parametrize("how", CONVERSATIONS)
+def test_no_byte_of_a_body_of_known_length_leaves_the_kernel(tmp_path: Path, how: str) -> None:
+    recording = tmp_path / "events.bin"
+    steps = CONVERSATIONS[how]
+    result = play(tmp_path, steps, options=("--record", str(recording)))
+    servers, clients = both(result)
+    exchanges = sum(text.endswith(BODY[-9:]) for who, _, text in steps if who == "server")  # type: ignore[union-attr]
+    size = len(BODY) + (len(FORGED) if "look" in how else 0)
+    expected = [("/secret", 200, size, len(BODY))] * exchanges
+    assert list(map(told, servers)) == expected
+    assert list(map(told, clients)) == expected
+    records = b"".join(entry.payload for entry in read(recording) if entry.kind is Kind.RECORD)
+    assert b"POST /secret" in records
+    assert SECRET.encode()[:6] not in records
+
+
+def test_answers_that_have_a_length_and_no_body(tmp_path: Path) -> None:
+    """A HEAD's answer and a 304 tell the length of what is not sent: what follows is the next answer."""
+    head = get("/head").replace("GET", "HEAD")
+    empty, not_modified = answer(), answer(status="304 Not Modified")
+    alternately = [client(head), server(empty), client(get("/same")), server(not_modified)] * 2
+    pipelined = [client(head), client(head), client(get("/same")), server(empty + empty + not_modified)]
+    one_by_one = [
+        client(head + get("/same") + get("/get")),
+        server(empty),
+        server(not_modified),
+        server(ok(5)),
+    ]
+    steps: list[Step] = [*alternately, *pipelined, *one_by_one, client(get("/get")), server(ok(0))]
+    servers, _ = both(play(tmp_path, steps))
+    told_of = [told(span) for span in servers]
+    assert sorted(told_of) == sorted(
+        [("/head", 200, 0, 0)] * 5 + [("/same", 304, 0, 0)] * 4 + [("/get", 200, 0, 5), ("/get", 200, 0, 0)]
+    )
