@@ -25,7 +25,9 @@ from autotrace.metrics import RedMetrics
 from autotrace.model import Connection, Event, Process, ProcessExited, ProcessSeen, ProcessStarted
 from autotrace.pipeline import Pipeline
 from autotrace.probes import Manifests
+from autotrace.protocols.http1_redact import Http1Redactor
 from autotrace.recording import Kind, Recorder, damaged, read
+from autotrace.redaction import Redaction
 
 _POLL_MS = 50
 _SWEEP_NS = 200_000_000
@@ -60,6 +62,7 @@ class Agent:
         self._source: Source | None = None
         self._exporters: Exporters | None = None
         self._recorder: Recorder | None = None
+        self._redaction = Redaction(Http1Redactor)
         self._pipeline: Pipeline | None = None
         self._flavour = ""
         self._lost_closes = 0
@@ -180,7 +183,7 @@ class Agent:
             event(decoded)
             # After the processes that it made us describe: a replay needs them first.
             if recorder is not None:
-                recorder.record(record)
+                recorder.record(self._redaction.redact(record, decoded))
         records.clear()
 
     def _handle_what_waits(self) -> None:

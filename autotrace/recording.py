@@ -86,7 +86,7 @@ class Recorder:
         self.failed = ""
         self._path = path
         try:
-            # It holds request heads: for its owner alone.
+            # It holds paths and who called whom: for its owner alone.
             self._file: BinaryIO = open(path, "wb", opener=_private)  # noqa: SIM115
         except OSError as error:
             raise AutotraceError(f"the recording {path} cannot be written: {error.strerror}") from error

@@ -27,9 +27,9 @@ autotrace replay events.bin
 def record(ctx: click.Context, /, file: Path, **_: object) -> None:
     """Watch processes and save the kernel's events in FILE, without emitting spans.
 
-    `autotrace replay FILE` makes the spans from it, without root and on any machine. FILE holds the first bytes
-    of requests and responses, with their headers and what fits of their bodies: treat it as a secret. To save
-    events and emit spans at once, use `autotrace run --record FILE`.
+    `autotrace replay FILE` makes the spans from it, without root and on any machine. FILE holds the heads of
+    requests and responses, but no query, no body, and of the fields only the values that spans are made of; the
+    rest is overwritten. To save events and emit spans at once, use `autotrace run --record FILE`.
     """
     config = read_config(ctx)
     require_selection(config)

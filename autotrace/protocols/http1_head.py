@@ -25,16 +25,16 @@ _TARGET = re.compile(rb"[^\x00-\x20\x7f]*")
 _STATUS_AND_REASON = re.compile(rb" *(?:[1-9][0-9]{0,2}(?:[ \t\r][^\n]*)?)?")
 
 _CONTENT_LENGTH, _TRANSFER_ENCODING, _EXPECT = "content-length", "transfer-encoding", "expect"
-_WANTED = sorted({*HEADERS_KEPT, _CONTENT_LENGTH, _TRANSFER_ENCODING, _EXPECT})
+WANTED = sorted({*HEADERS_KEPT, _CONTENT_LENGTH, _TRANSFER_ENCODING, _EXPECT})
 # The usual spellings; any other is found in lower case.
-_NAMES = {spelling.encode(): name for name in _WANTED for spelling in (name, name.title())}
+_NAMES = {spelling.encode(): name for name in WANTED for spelling in (name, name.title())}
 # One pass over the head that stops only at the wanted names: much cheaper than a dict of all fields. White
 # space before the colon is not allowed (section 5.1), but whoever accepts it reads the field like this.
 _FIELDS = re.compile(
     rb"\n(?=["
-    + bytes(sorted({ord(name[0]) for name in _WANTED}))
+    + bytes(sorted({ord(name[0]) for name in WANTED}))
     + rb"])("
-    + "|".join(map(re.escape, _WANTED)).encode()
+    + "|".join(map(re.escape, WANTED)).encode()
     + rb")[ \t]*:[ \t]*([^\r\n]*)",
     re.IGNORECASE,
 )

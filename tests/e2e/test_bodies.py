@@ -80,3 +80,33 @@ def test_answers_that_have_a_length_and_no_body(tmp_path: Path) -> None:
     assert sorted(told_of) == sorted(
         [("/head", 200, 0, 0)] * 5 + [("/same", 304, 0, 0)] * 4 + [("/get", 200, 0, 5), ("/get", 200, 0, 0)]
     )
+
+
+def test_no_secret_is_in_anything_that_the_agent_writes(tmp_path: Path) -> None:
+    """Not in its events, its spans, its log: from bodies of any kind, queries and fields that are not kept."""
+    recording = tmp_path / "events.bin"
+    fields = f"Authorization: Bearer {SECRET}\r\nCookie: session={SECRET}\r\n"
+    chunk = f"{len(BODY):x};{SECRET}\r\n{BODY}\r\n"
+    chunked = f"Transfer-Encoding: chunked\r\nSet-Cookie: {SECRET}\r\n\r\n"
+    steps = [
+        client(get(f"/search?q={SECRET}", fields)),
+        server(f"HTTP/1.1 200 OK\r\n{chunked}{chunk}{chunk}0\r\n\r\n"),
+        client(f"POST /upload?q={SECRET} HTTP/1.1\r\nHost: script\r\n{chunked}{chunk}"),
+        client(f"{chunk}0\r\nX-Trailer: {SECRET}\r\n\r\n"),
+        server(ok(3)),
+        client(post(f"/form?{SECRET}", len(BODY)) + BODY),
+        server(f"HTTP/1.0 200 OK\r\nSet-Cookie: {SECRET}\r\n\r\n{BODY}"),
+        ("server", "close", ""),
+    ]
+    result = play(tmp_path, steps, options=("--record", str(recording)))
+    assert sorted(map(told, result.server())) == sorted(
+        [
+            ("/search", 200, 0, 2 * len(BODY)),
+            ("/upload", 200, 2 * len(BODY), 3),
+            ("/form", 200, len(BODY), len(BODY)),
+        ]
+    )
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and not path.name.startswith("script")]
+    assert recording in written
+    assert not [path for path in written if SECRET.encode()[:8] in path.read_bytes()]
+    assert SECRET[:8] not in result.said
