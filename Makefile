@@ -151,6 +151,10 @@ vmtest: setup test-packages ## run the core tests on other kernels in QEMU (as r
 bench: setup ## measure cost and speed (as root), print a table, write build/bench.json
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: vmbench
+vmbench: setup test-packages ## count instructions per flavour of the hooks in a guest (as root); build/vmbench.json
+	@$(BIN)/python -m bench.vm $(ARGS)
+
 .PHONY: wheel
 wheel: bpf ## build a wheel that carries the BPF objects and try it in a clean environment
 	@rm -rf dist build/lib build/bdist.*

@@ -25,6 +25,10 @@ class Figures:
         for name, sample in samples:
             self.add(name, unit, sample)
 
+    def samples(self) -> list[tuple[str, str, list[float]]]:
+        """Every figure's name, unit and samples."""
+        return [(name, self._units[name], samples) for name, samples in self._samples.items()]
+
     def summary(self) -> dict[str, dict[str, float | int | str]]:
         """By figure: the median of its samples, the lowest, the highest, and how many they are."""
         return {

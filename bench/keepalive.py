@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,18 +25,22 @@ _BPF_STATS_RUN_TIME = 0
 """BPF_STATS_RUN_TIME of enum bpf_stats_type (include/uapi/linux/bpf.h)."""
 
 
-class _Plain(NamedTuple):
+class Plain(NamedTuple):
     """nginx under load. `cpu_us` is the worker's CPU time for a request, in microseconds."""
 
     load: Load
     cpu_us: float
 
 
-class _Traced(NamedTuple):
-    """The same with an agent. `requests` is how many nginx had meanwhile, by its own count."""
+class Traced(NamedTuple):
+    """The same with an agent. `requests` is how many nginx had meanwhile, by its own count.
 
-    plain: _Plain
+    `agent_cpu_after_load` is the part of the agent's CPU time that came when the load was over.
+    """
+
+    plain: Plain
     agent_cpu_seconds: float
+    agent_cpu_after_load: float
     books: Books
     requests: int
     bpf_runs: int
@@ -48,14 +53,14 @@ def measure_pairs(
     """The figures of an agent that serves /metrics."""
     with file_server(directory) as nginx:
         for run in range(runs):
-            plain, traced = _pair(run, directory, nginx, seconds, [])
-            _add_ratios(figures, "nginx_keepalive", plain, traced.plain)
+            plain, traced = pair(run, directory, nginx, seconds, [])
+            add_ratios(figures, "nginx_keepalive", plain, traced.plain)
             figures.add("nginx_keepalive_rps_without", "requests/s", plain.load.rps)
             figures.add("nginx_keepalive_rps_with", "requests/s", traced.plain.load.rps)
             figures.add("nginx_cpu_us_per_request_without", "us", plain.cpu_us)
             figures.add("nginx_cpu_us_per_request_with", "us", traced.plain.cpu_us)
             figures.add("nginx_keepalive_cpu_ratio", "ratio", traced.plain.cpu_us / plain.cpu_us)
-            _add_accounts(figures, traced)
+            add_accounts(figures, traced)
             say(
                 f"pair {run + 1} of {runs}: {plain.load.rps:.0f} requests/s, {traced.plain.load.rps:.0f} traced"
             )
@@ -68,8 +73,8 @@ def measure_otlp_pairs(
     with file_server(directory) as nginx, otlp_sink(directory) as sink:
         options = ["--otlp", f"http://127.0.0.1:{sink.port}", "--otlp-protocol", "http/protobuf"]
         for run in range(runs):
-            plain, traced = _pair(run, directory, nginx, seconds, options)
-            _add_ratios(figures, "nginx_otlp", plain, traced.plain)
+            plain, traced = pair(run, directory, nginx, seconds, options)
+            add_ratios(figures, "nginx_otlp", plain, traced.plain)
             say(
                 f"pair {run + 1} of {runs}: {plain.load.rps:.0f} requests/s, {traced.plain.load.rps:.0f} traced"
             )
@@ -83,58 +88,68 @@ def measure_bpf(
     wrk is not watched, but its system calls run the programs too, which return at once: they are in the figures.
     """
     with file_server(directory) as nginx:
-        statistics = Libbpf().bpf_enable_stats(_BPF_STATS_RUN_TIME)
-        if statistics < 0:
-            raise BenchError(f"The kernel's BPF statistics cannot be switched on: {errno_name(statistics)}")
-        try:
-            for run in range(runs):
-                traced = _traced(directory, nginx, seconds, [])
-                figures.add("bpf_runs_per_request", "runs", traced.bpf_runs / traced.requests)
-                figures.add("bpf_us_per_request", "us", traced.bpf_ns / traced.requests / 1e3)
-                say(
-                    f"run {run + 1} of {runs}: {traced.bpf_runs / traced.requests:.2f} BPF program runs a request"
-                )
-        finally:
-            os.close(statistics)
+        for run in range(runs):
+            with bpf_statistics():
+                traced = traced_run(directory, nginx, seconds, [])
+            figures.add("bpf_runs_per_request", "runs", traced.bpf_runs / traced.requests)
+            figures.add("bpf_us_per_request", "us", traced.bpf_ns / traced.requests / 1e3)
+            say(
+                f"run {run + 1} of {runs}: {traced.bpf_runs / traced.requests:.2f} BPF program runs a request"
+            )
 
 
-def _pair(
-    run: int, directory: Path, nginx: Nginx, seconds: int, options: list[str]
-) -> tuple[_Plain, _Traced]:
+@contextmanager
+def bpf_statistics() -> Iterator[None]:
+    """The kernel counts the runs of BPF programs and their time. Raises BenchError if it does not."""
+    statistics = Libbpf().bpf_enable_stats(_BPF_STATS_RUN_TIME)
+    if statistics < 0:
+        raise BenchError(f"The kernel's BPF statistics cannot be switched on: {errno_name(statistics)}")
+    try:
+        yield
+    finally:
+        os.close(statistics)
+
+
+def pair(run: int, directory: Path, nginx: Nginx, seconds: int, options: list[str]) -> tuple[Plain, Traced]:
     if run % 2:
-        traced = _traced(directory, nginx, seconds, options)
-        return _plain(directory, nginx, seconds), traced
-    return _plain(directory, nginx, seconds), _traced(directory, nginx, seconds, options)
+        traced = traced_run(directory, nginx, seconds, options)
+        return plain_run(directory, nginx, seconds), traced
+    return plain_run(directory, nginx, seconds), traced_run(directory, nginx, seconds, options)
 
 
-def _plain(directory: Path, nginx: Nginx, seconds: int) -> _Plain:
+def plain_run(directory: Path, nginx: Nginx, seconds: int) -> Plain:
+    """Load on nginx, after a short one that is not measured. Raises BenchError."""
     wrk(directory, nginx.port, _WARM_UP_SECONDS)
     cpu, requests = nginx.worker_cpu_seconds(), nginx.requests()
     load = wrk(directory, nginx.port, seconds)
     used = nginx.worker_cpu_seconds() - cpu
-    return _Plain(load, used / (nginx.requests() - requests) * 1e6)
+    return Plain(load, used / (nginx.requests() - requests) * 1e6)
 
 
-def _traced(directory: Path, nginx: Nginx, seconds: int, options: list[str]) -> _Traced:
+def traced_run(directory: Path, nginx: Nginx, seconds: int, options: list[str]) -> Traced:
+    """Load on nginx while an agent watches it. Raises BenchError."""
     with Agent(directory, ["--pid", str(nginx.pid), *options]) as agent:
         before = nginx.requests() - 1  # the question itself is a request that the agent sees
         runs_before, ns_before = agent.bpf_statistics()
         cpu = agent.cpu_seconds()
-        plain = _plain(directory, nginx, seconds)
+        plain = plain_run(directory, nginx, seconds)
+        under_load = agent.cpu_seconds() - cpu
         time.sleep(_SETTLE_SECONDS)
         used = agent.cpu_seconds() - cpu
         requests = nginx.requests() - before
         runs, ns = agent.bpf_statistics()
-        return _Traced(plain, used, agent.stop(), requests, runs - runs_before, ns - ns_before)
+        books = agent.stop()
+        return Traced(plain, used, used - under_load, books, requests, runs - runs_before, ns - ns_before)
 
 
-def _add_ratios(figures: Figures, name: str, plain: _Plain, traced: _Plain) -> None:
+def add_ratios(figures: Figures, name: str, plain: Plain, traced: Plain) -> None:
+    """Add what became of throughput and latency, as ratios of one pair."""
     figures.add(f"{name}_rps_ratio", "ratio", traced.load.rps / plain.load.rps)
     figures.add(f"{name}_p50_ratio", "ratio", traced.load.p50_us / plain.load.p50_us)
     figures.add(f"{name}_p99_ratio", "ratio", traced.load.p99_us / plain.load.p99_us)
 
 
-def _add_accounts(figures: Figures, traced: _Traced) -> None:
+def add_accounts(figures: Figures, traced: Traced) -> None:
     books = traced.books
     figures.add("agent_cpu_us_per_exchange", "us", traced.agent_cpu_seconds / books.emitted * 1e6)
     figures.add("spans_share", "ratio", (books.emitted + books.dropped) / traced.requests)

@@ -168,9 +168,9 @@ class Agent:
         return Books(*map(int, found.groups()))
 
     def cpu_seconds(self) -> float:
-        """CPU time that all its threads have used (/proc/PID/stat: in ticks)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """CPU time of the threads it has (/proc/PID/task/TID/schedstat: nanoseconds)."""
+        threads = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) * 1e-9
 
     def resident_mb(self) -> float:
         """Resident memory in MB (10^6 bytes)."""
