@@ -29,7 +29,7 @@ from autotrace.protocols.http1_redact import Http1Redactor
 from autotrace.recording import Kind, Recorder, damaged, read
 from autotrace.redaction import Redaction
 
-_POLL_MS = 50
+_WAIT_SECONDS = 0.05
 _SWEEP_NS = 200_000_000
 _TICK_NS = 1_000_000_000
 _NS = 1_000_000_000
@@ -58,7 +58,6 @@ class Agent:
         )
         self._describer = Describer(Manifests.load(), Overrides(service_names=dict(config.service_names)))
         self._processes = ProcessTable(self._describe)
-        self._records: list[bytes] = []
         self._source: Source | None = None
         self._exporters: Exporters | None = None
         self._recorder: Recorder | None = None
@@ -82,7 +81,6 @@ class Agent:
             lambda flavour: spec(
                 flavour, config.head_size, config.ring_size, config.max_connections, report_execs
             ),
-            self._records.append,
         )
         self._flavour = source.flavour
         self._log(f"attached by {source.flavour}")
@@ -118,8 +116,8 @@ class Agent:
         assert self._source is not None
         next_sweep = next_tick = 0
         while not self._stopping.is_set():
-            self._source.poll(_POLL_MS)
-            self._handle_records()
+            self._source.wait(_WAIT_SECONDS)
+            self._handle(self._source.take())
             now = time.monotonic_ns()
             if now >= next_sweep:
                 self._source.sweep()
@@ -132,8 +130,7 @@ class Agent:
     def close(self) -> None:
         """Detach everything, handle what is left in the ring, flush the exporters, print the ledger."""
         if self._source is not None and self._pipeline is not None:
-            self._source.drain()
-            self._handle_records()
+            self._handle(self._source.drain())
             self._tick(time.monotonic_ns())
             self._pipeline.finish(time.monotonic_ns())
         if self._source is not None:
@@ -167,9 +164,8 @@ class Agent:
             ],
         }
 
-    def _handle_records(self) -> None:
+    def _handle(self, records: list[bytes]) -> None:
         assert self._pipeline is not None
-        records = self._records
         recorder = self._recorder
         event = self._pipeline.event
         for record in records:
@@ -184,12 +180,10 @@ class Agent:
             # After the processes that it made us describe: a replay needs them first.
             if recorder is not None:
                 recorder.record(self._redaction.redact(record, decoded))
-        records.clear()
 
     def _handle_what_waits(self) -> None:
         assert self._source is not None
-        self._source.poll(0)
-        self._handle_records()
+        self._handle(self._source.take())
 
     def _process_event(self, event: Event) -> None:
         _follow(self._processes, event)

@@ -108,7 +108,7 @@ def _programs() -> Iterator[Feature]:
         yield Feature("socket hooks", False, "no flavour works", True, _KERNEL_ADVICE)
         return
     with Object(spec(working)) as loaded:
-        yield _tried("ring buffer", "mapped", lambda: loaded.open_ring(lambda _record: None))
+        yield _tried("ring buffer", "mapped", loaded.open_ring)
         yield _tried("sweep (BPF iterator)", "works", loaded.sweep)
         yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0))
     yield _memory_lock()

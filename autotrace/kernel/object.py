@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from ctypes import c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ from autotrace.kernel.abigen import digest
 from autotrace.kernel.functions import KernelFunctions
 from autotrace.kernel.hooks import TRACEPOINTS, existing
 from autotrace.kernel.libbpf import (
-    SAMPLE_CALLBACK,
     IterAttachOpts,
     IterLinkInfo,
     Libbpf,
     TestRunOpts,
     errno_name,
 )
+from autotrace.kernel.ring import Ring
 from symbols.btf import Btf
 from symbols.errors import SymbolsError
 
@@ -60,9 +60,8 @@ class Object:
     def __init__(self, spec: Spec) -> None:
         self._bpf = Libbpf()
         self._links: list[int] = []
-        self._ring: int | None = None
+        self._ring: Ring | None = None
         self._sweep_link: int | None = None
-        self._callback: object = None
         self._left_out: set[str] = set()
         offsets = _checked_constants(spec)
         self._object = self._bpf.bpf_object__open_file(os.fsencode(spec.path), None)
@@ -192,7 +191,7 @@ class Object:
         """Detach and free everything. May be called again."""
         self.detach()
         if self._ring is not None:
-            self._bpf.ring_buffer__free(self._ring)
+            self._ring.close()
             self._ring = None
         if self._sweep_link is not None:
             self._bpf.bpf_link__destroy(self._sweep_link)
@@ -203,28 +202,13 @@ class Object:
 
     # --- the ring -------------------------------------------------------------------------------------------
 
-    def open_ring(self, receive: Callable[[bytes], None]) -> None:
-        """Hand every record of the map `events` to `receive`, from `poll` and `consume`."""
-        string_at = ctypes.string_at
-
-        def sample(_context: int, data: int, size: int) -> int:
-            receive(string_at(data, size))
-            return 0
-
-        self._callback = SAMPLE_CALLBACK(sample)
-        self._ring = self._bpf.ring_buffer__new(self.map_fd("events"), self._callback, None, None)
-        if not self._ring:
-            self._ring = None
-            raise AutotraceError(f"the ring buffer could not be mapped: {errno_name(ctypes.get_errno())}")
-
-    def poll(self, timeout_ms: int) -> None:
-        """Wait until the kernel side says that much has gathered, or the time is over, and take what is there."""
-        self._bpf.ring_buffer__poll(self._ring, timeout_ms)
-        self.consume()
-
-    def consume(self) -> None:
-        """Take what is in the ring now."""
-        self._bpf.ring_buffer__consume(self._ring)
+    def open_ring(self) -> Ring:
+        """The map `events`, to be read. It is closed with this object. Raises AutotraceError."""
+        try:
+            self._ring = Ring(self.map_fd("events"), self._bpf.bpf_map__max_entries(self._map("events")))
+        except OSError as error:
+            raise AutotraceError(f"the ring buffer could not be mapped: {error}") from error
+        return self._ring
 
     # --- maps and commands ----------------------------------------------------------------------------------
 

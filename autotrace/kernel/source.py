@@ -19,6 +19,10 @@ FLAVOURS = ("fentry", "kprobe", "tracepoint")
 """The flavours of the socket hooks, cheapest first. All give the same events, but for io_uring, which tracepoints
 do not see."""
 
+WAKEUP_BYTES = 64 << 10
+"""Unread bytes in the ring that wake the agent before its time. Fewer: more wake-ups for the same records. More: it
+works in longer stretches, which a program that shares its CPU feels."""
+
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 _PID = struct.Struct("=I")
@@ -43,13 +47,12 @@ def spec(
         raise AutotraceError(f"the BPF programs are not built ({path.name} is missing): run `make bpf`")
     return Spec(
         path,
-        # Woken early when a quarter of the ring is full.
-        {"head_size": head_size, "wakeup_bytes": ring_size // 4, "report_execs": int(report_execs)},
+        {"head_size": head_size, "wakeup_bytes": WAKEUP_BYTES, "report_execs": int(report_execs)},
         {"events": ring_size, "conns": max_connections},
     )
 
 
-def attach(hooks: str, make_spec: Callable[[str], Spec], receive: Callable[[bytes], None]) -> Source:
+def attach(hooks: str, make_spec: Callable[[str], Spec]) -> Source:
     """The source with the best flavour that really attaches, or with the one that `hooks` names.
 
     Raises AutotraceError if none does, with each one's reason.
@@ -57,7 +60,7 @@ def attach(hooks: str, make_spec: Callable[[str], Spec], receive: Callable[[byte
     reasons = []
     for flavour in FLAVOURS if hooks == "auto" else (hooks,):
         try:
-            source = Source(flavour, make_spec(flavour), receive)
+            source = Source(flavour, make_spec(flavour))
         except AutotraceError as error:
             reasons.append(f"{flavour}: {error}")
             continue
@@ -67,16 +70,14 @@ def attach(hooks: str, make_spec: Callable[[str], Spec], receive: Callable[[byte
 
 
 class Source:
-    """The programs, loaded and attached. `receive` gets each record, from `poll` and `drain`.
+    """The programs, loaded and attached. Raises AutotraceError if the kernel refuses something;
+    nothing is left attached then."""
 
-    Raises AutotraceError if the kernel refuses something; nothing is left attached then.
-    """
-
-    def __init__(self, flavour: str, what: Spec, receive: Callable[[bytes], None]) -> None:
+    def __init__(self, flavour: str, what: Spec) -> None:
         self.flavour = flavour
         self._object = Object(what)
         try:
-            self._object.open_ring(receive)
+            self._ring = self._object.open_ring()
             self._object.attach()
         except BaseException:
             self._object.close()
@@ -102,9 +103,13 @@ class Source:
         """The kernel addresses of the sockets that the kernel side follows."""
         return {_SOCKET.unpack(key)[0] for key in self._object.keys("conns", _SOCKET.size)}
 
-    def poll(self, timeout_ms: int) -> None:
-        """Hand over what has gathered; waits until a quarter of the ring is full, or for `timeout_ms`."""
-        self._object.poll(timeout_ms)
+    def wait(self, seconds: float) -> None:
+        """Wait until WAKEUP_BYTES have gathered, or for so long."""
+        self._ring.wait(seconds, WAKEUP_BYTES)
+
+    def take(self) -> list[bytes]:
+        """The records that have gathered."""
+        return self._ring.take()
 
     def sweep(self) -> None:
         """Make quiet connections report how far they have come, into the ring."""
@@ -114,15 +119,15 @@ class Source:
         """The kernel side's counters."""
         return self._object.counters()
 
-    def drain(self) -> None:
-        """Watch nothing any more, then hand over what is still in the ring.
+    def drain(self) -> list[bytes]:
+        """Watch nothing any more; what is still in the ring.
 
         Detaching is left to `close`: it takes a second, in which half of the hooks would still report.
         """
         for pid in self.watched():
             self._object.delete("watched", _PID.pack(pid))
         self._object.sweep()
-        self._object.poll(0)
+        return self.take()
 
     def close(self) -> None:
         """Detach and free everything."""

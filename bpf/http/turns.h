@@ -35,7 +35,8 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	if (length > AT_DATA_MAX)
 		return 0;
 	event->h.size = sizeof(*event) + length;
-	if (bpf_ringbuf_output(&events, scratch, sizeof(*event) + length, wakeup_flag())) {
+	if (bpf_ringbuf_output(&events, scratch, sizeof(*event) + length,
+			       wakeup_flag(sizeof(*event) + length))) {
 		if (!conn->told[direction & 1])
 			conn->dirty[!direction] = 1;
 		return 0;

@@ -202,11 +202,12 @@ __noinline int send_conn_event(__u32 type, __u64 key, __u64 ts, __u32 error)
 {
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 	struct at_conn_event *event;
+	__u64 wakeup;
 
 	if (!conn)
 		return 0;
+	wakeup = wakeup_flag(sizeof(*event));
 	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-
 	if (!event) {
 		count(type == AT_CONN_OPEN ? AT_LOST_OPEN : AT_LOST_CLOSE);
 		return 0;
@@ -219,7 +220,7 @@ __noinline int send_conn_event(__u32 type, __u64 key, __u64 ts, __u32 error)
 	event->h.pid = conn->pid;
 	event->error = error;
 	describe(event, conn, (struct sock *)key);
-	bpf_ringbuf_submit(event, wakeup_flag());
+	bpf_ringbuf_submit(event, wakeup);
 	count(AT_SENT);
 	return 1;
 }
@@ -236,6 +237,7 @@ static __always_inline void close_conn(struct sock *sk, struct conn *conn, __u32
 
 static __always_inline void send_progress(struct conn *conn, __u32 direction)
 {
+	__u64 wakeup = wakeup_flag(sizeof(struct at_progress_event));
 	struct at_progress_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event) {
@@ -252,7 +254,7 @@ static __always_inline void send_progress(struct conn *conn, __u32 direction)
 	event->reach = conn->reach[direction & 1];
 	event->direction = direction;
 	event->pad = 0;
-	bpf_ringbuf_submit(event, wakeup_flag());
+	bpf_ringbuf_submit(event, wakeup);
 	count(AT_SENT);
 }
 

@@ -143,9 +143,9 @@ struct {
 } events SEC(".maps");
 
 /* Set by user space before the load. */
-const volatile __u32 head_size = 4096;	     /* bytes captured of a turn's head; at most AT_DATA_MAX */
-const volatile __u32 wakeup_bytes = 1 << 20; /* unread bytes in the ring that wake user space early */
-const volatile __u32 report_execs = 0;	     /* report every exec, so that user space can select by rule */
+const volatile __u32 head_size = 4096;	      /* bytes captured of a turn's head; at most AT_DATA_MAX */
+const volatile __u32 wakeup_bytes = 64 << 10; /* unread bytes in the ring that wake user space early */
+const volatile __u32 report_execs = 0;	      /* report every exec, so that user space can select by rule */
 
 static __always_inline void count(__u32 which)
 {
@@ -155,12 +155,14 @@ static __always_inline void count(__u32 which)
 		*value += 1;
 }
 
-/* User space looks at the ring by the clock; it is woken only when much has gathered. */
-static __always_inline __u64 wakeup_flag(void)
+/* User space looks at the ring by the clock; it is woken only when much has gathered, and not again before as much
+ * has come again. To be asked before a record of `size` bytes is written. */
+static __always_inline __u64 wakeup_flag(__u64 size)
 {
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) >= wakeup_bytes)
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
+	__u64 unread = bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA);
+
+	return unread / wakeup_bytes == (unread + size) / wakeup_bytes ? BPF_RB_NO_WAKEUP
+								       : BPF_RB_FORCE_WAKEUP;
 }
 
 #endif

@@ -7,6 +7,7 @@
 
 static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 parent)
 {
+	__u64 wakeup = wakeup_flag(sizeof(struct at_process_event));
 	struct at_process_event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 
 	if (!event) {
@@ -22,7 +23,7 @@ static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 pare
 	event->parent = parent;
 	event->pad = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	bpf_ringbuf_submit(event, wakeup_flag());
+	bpf_ringbuf_submit(event, wakeup);
 	count(AT_SENT);
 }
 

@@ -32,7 +32,7 @@ STEPS = [
 def works(flavour: str) -> str:
     """Why a flavour cannot be had here; "" if it can."""
     try:
-        attach(flavour, spec, lambda _record: None).close()
+        attach(flavour, spec).close()
     except AutotraceError as error:
         return str(error)
     return ""
