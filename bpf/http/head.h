@@ -89,16 +89,15 @@ static __always_inline void look_at_field(struct head *head, const struct scratc
 
 /* A line of a head ends in the scratch data before `at`, at stream position `end`. Returns whether the head ends
  * with it. A function of its own, as read_head, for the verifier's sake: see iov.h. */
-__noinline int line_ends(__u64 key, __u32 slot, __u32 at, __u32 length, __u64 end)
+__noinline int line_ends(__u32 slot, __u32 at, __u32 length, __u64 end)
 {
-	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	struct head *head;
 	__u64 line;
 
-	if (!conn || !scratch)
+	if (!scratch)
 		return 1;
-	head = &conn->head[scratch->event.direction & 1];
+	head = &scratch->head;
 	line = end - head->line;
 	if (line == 1 || (line == 2 && (at < 2 || scratch->data[(at - 2) & (AT_DATA_MAX - 1)] == '\r')))
 		return 1;
@@ -110,7 +109,7 @@ __noinline int line_ends(__u64 key, __u32 slot, __u32 at, __u32 length, __u64 en
 
 /* Read on in the head of which the scratch data has the next `length` bytes, the first with stream position
  * `position`. Returns how many of them belong to it, if it ends among them; else 0. */
-__noinline __u32 read_head(__u64 key, __u32 slot, __u64 position, __u32 length)
+__noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
 {
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	__u64 feeds, later_feeds;
@@ -134,7 +133,7 @@ __noinline __u32 read_head(__u64 key, __u32 slot, __u64 position, __u32 length)
 		scratch->at = at;
 		if (at > length)
 			return 0;
-		if (line_ends(key, slot, at, length, position + at))
+		if (line_ends(slot, at, length, position + at))
 			return at;
 	}
 	return 0;

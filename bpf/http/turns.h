@@ -58,8 +58,8 @@ static __always_inline bool may_have_body(const __u8 *status_line, __u32 length)
 
 /* The scratch data has the next `length` bytes of a turn, the first with stream position `from`. Returns how many
  * of them user space needs: those of heads, if all the others are one body's. */
-static __always_inline __u32 without_body(struct conn *conn, __u64 key, struct scratch *scratch, __u32 slot,
-					  __u64 from, __u32 length, enum message_start start)
+static __always_inline __u32 without_body(struct conn *conn, struct scratch *scratch, __u32 slot, __u64 from,
+					  __u32 length, enum message_start start)
 {
 	__u32 direction = scratch->event.direction & 1, end;
 	struct head *head = &conn->head[direction];
@@ -77,7 +77,9 @@ static __always_inline __u32 without_body(struct conn *conn, __u64 key, struct s
 	}
 	if (!conn->in_head[direction])
 		return length;
-	end = read_head(key, slot, from, length);
+	scratch->head = *head;
+	end = read_head(slot, from, length);
+	*head = scratch->head;
 	if (!end)
 		return length;
 	conn->in_head[direction] = 0;
@@ -169,7 +171,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		conn->announced = send_conn_event(AT_CONN_OPEN, key, scratch->event.at.ts, 0);
 	}
 	conn->captured_end[direction] = from + length;
-	needed = without_body(conn, key, scratch, slot, from, length, start);
+	needed = without_body(conn, scratch, slot, from, length, start);
 	if (!conn->announced || !send_chunk(conn, scratch, direction, from, needed, length - needed)) {
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);

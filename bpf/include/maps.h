@@ -121,8 +121,9 @@ struct scratch {
 	struct at_chunk_event event;
 	__u8 data[2 * AT_DATA_MAX];
 	struct user_bytes bytes;
-	__u32 at;    /* how far read_head has come */
-	__u32 taken; /* somebody works in it */
+	struct head head; /* read_head works on this copy: a slot is found faster than a connection */
+	__u32 at;	  /* how far read_head has come */
+	__u32 taken;	  /* somebody works in it */
 };
 
 #define SCRATCHES 4

@@ -10,24 +10,23 @@
 
 #include "../process/lifecycle.h"
 
-/* A parameter as a plain number: the verifier follows the types of what it sees read from a context, and lets such
- * a pointer neither into a global function nor into a map. */
-static __always_inline __u64 parameter(__u64 *ctx, __u32 number)
-{
-	__u64 value = 0;
+/* The first parameters as plain numbers: the verifier follows the types of what it sees read from a context, and lets
+ * such a pointer neither into a global function nor into a map. */
+struct parameters {
+	__u64 value[7];
+};
 
-	bpf_probe_read_kernel(&value, sizeof(value), ctx + number);
-	return value;
+static __always_inline struct parameters first_parameters(__u64 *ctx, __u32 count)
+{
+	struct parameters first;
+
+	bpf_probe_read_kernel(&first, count * sizeof(first.value[0]), ctx);
+	return first;
 }
 
-static __always_inline void *pointer(__u64 *ctx, __u32 number)
+static __always_inline struct sock *socket_sock(__u64 socket)
 {
-	return (void *)parameter(ctx, number);
-}
-
-static __always_inline struct sock *sock_of(__u64 *ctx)
-{
-	return BPF_CORE_READ((struct socket *)pointer(ctx, 0), sk);
+	return BPF_CORE_READ((struct socket *)socket, sk);
 }
 
 /* int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size) */
@@ -35,25 +34,28 @@ SEC("fentry/tcp_sendmsg")
 int tcp_send_begins(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
+	struct parameters given;
 
-	if (process)
-		message_send_begins(process, pointer(ctx, 0), pointer(ctx, 1));
+	if (!process)
+		return 0;
+	given = first_parameters(ctx, 2);
+	message_send_begins(process, (struct sock *)given.value[0], (struct msghdr *)given.value[1]);
 	return 0;
 }
 
-static __always_inline void any_send_ends(struct msghdr *message, __s64 taken)
+static __always_inline void any_send_ends(__u64 *ctx, __s64 taken)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? known_thread() : 0;
 
 	if (thread && thread->sending_sk)
-		message_send_ends(process, thread, message, taken);
+		message_send_ends(process, thread, (struct msghdr *)first_parameters(ctx, 2).value[1], taken);
 }
 
 SEC("fexit/tcp_sendmsg")
 int tcp_send_ends(__u64 *ctx)
 {
-	any_send_ends(pointer(ctx, 1), (__s32)ctx[3]);
+	any_send_ends(ctx, (__s32)ctx[3]);
 	return 0;
 }
 
@@ -63,14 +65,18 @@ SEC("fentry/tcp_sendpage")
 int tcp_sendpage_begins(__u64 *ctx)
 {
 	if (current_watched())
-		send_unseen_begins(pointer(ctx, 0));
+		send_unseen_begins((struct sock *)first_parameters(ctx, 1).value[0]);
 	return 0;
 }
 
 SEC("fexit/tcp_sendpage")
 int tcp_sendpage_ends(__u64 *ctx)
 {
-	any_send_ends(0, (__s32)ctx[5]);
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+
+	if (thread && thread->sending_sk)
+		message_send_ends(process, thread, 0, (__s32)ctx[5]);
 	return 0;
 }
 
@@ -79,12 +85,14 @@ SEC("fexit/tcp_recvmsg")
 int tcp_receive_ends(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
-	__u32 shift = recvmsg_has_nonblock ? 1 : 0;
+	struct parameters given;
 
 	if (!process)
 		return 0;
-	message_received(process, pointer(ctx, 0), pointer(ctx, 1), (__u32)parameter(ctx, 3 + shift),
-			 (__s32)parameter(ctx, 5 + shift));
+	given = first_parameters(ctx, recvmsg_has_nonblock ? 7 : 6);
+	message_received(process, (struct sock *)given.value[0], (struct msghdr *)given.value[1],
+			 (__u32)given.value[recvmsg_has_nonblock ? 4 : 3],
+			 (__s32)given.value[recvmsg_has_nonblock ? 6 : 5]);
 	return 0;
 }
 
@@ -94,7 +102,7 @@ SEC("fexit/tcp_splice_read")
 int tcp_splice_ends(__u64 *ctx)
 {
 	if (current_watched())
-		receive_unseen_ends(sock_of(ctx), (__s64)ctx[5]);
+		receive_unseen_ends(socket_sock(first_parameters(ctx, 1).value[0]), (__s64)ctx[5]);
 	return 0;
 }
 
@@ -102,7 +110,7 @@ int tcp_splice_ends(__u64 *ctx)
 SEC("fentry/tcp_close")
 int tcp_closes(__u64 *ctx)
 {
-	released(pointer(ctx, 0));
+	released((struct sock *)first_parameters(ctx, 1).value[0]);
 	return 0;
 }
 
@@ -112,15 +120,19 @@ int unix_send_begins(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
 
-	if (process)
-		message_send_begins(process, sock_of(ctx), pointer(ctx, 1));
+	struct parameters given;
+
+	if (!process)
+		return 0;
+	given = first_parameters(ctx, 2);
+	message_send_begins(process, socket_sock(given.value[0]), (struct msghdr *)given.value[1]);
 	return 0;
 }
 
 SEC("fexit/unix_stream_sendmsg")
 int unix_send_ends(__u64 *ctx)
 {
-	any_send_ends(pointer(ctx, 1), (__s32)ctx[3]);
+	any_send_ends(ctx, (__s32)ctx[3]);
 	return 0;
 }
 
@@ -129,9 +141,13 @@ SEC("fexit/unix_stream_recvmsg")
 int unix_receive_ends(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
+	struct parameters given;
 
-	if (process)
-		message_received(process, sock_of(ctx), pointer(ctx, 1), (__u32)ctx[3], (__s32)ctx[4]);
+	if (!process)
+		return 0;
+	given = first_parameters(ctx, 2);
+	message_received(process, socket_sock(given.value[0]), (struct msghdr *)given.value[1], (__u32)ctx[3],
+			 (__s32)ctx[4]);
 	return 0;
 }
 
@@ -141,7 +157,7 @@ SEC("fexit/unix_stream_splice_read")
 int unix_splice_ends(__u64 *ctx)
 {
 	if (current_watched())
-		receive_unseen_ends(sock_of(ctx), (__s64)ctx[5]);
+		receive_unseen_ends(socket_sock(first_parameters(ctx, 1).value[0]), (__s64)ctx[5]);
 	return 0;
 }
 
@@ -149,7 +165,7 @@ int unix_splice_ends(__u64 *ctx)
 SEC("fentry/unix_release")
 int unix_closes(__u64 *ctx)
 {
-	struct sock *sk = sock_of(ctx);
+	struct sock *sk = socket_sock(first_parameters(ctx, 1).value[0]);
 
 	if (sk)
 		released(sk);
