@@ -11,7 +11,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from symbols.elf import open_elf, section_data
+from symbols.elf import Elf
 from symbols.errors import BtfError
 
 _MAGIC = 0xEB9F
@@ -166,8 +166,8 @@ class Btf:
     @classmethod
     def from_elf(cls, path: str | Path) -> Btf:
         """Read the `.BTF` section of an ELF file. Raises OSError, ElfError, and BtfError if there is none."""
-        with open_elf(path) as elf:
-            data = section_data(elf, ".BTF")
+        with Elf.open(path) as elf:
+            data = elf.section_data(".BTF")
         if data is None:
             raise BtfError(f"{path} has no .BTF section; compile it with clang -target bpf -g")
         return cls(data)

@@ -13,3 +13,7 @@ class ElfError(SymbolsError):
 
 class BtfError(SymbolsError):
     """Damaged BTF, or a type that is not in it."""
+
+
+class CodeError(SymbolsError):
+    """Machine code that cannot be decoded from its first byte to its last."""

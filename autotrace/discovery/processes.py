@@ -18,7 +18,8 @@ from autotrace.discovery.procfs import Procfs
 from autotrace.model import Process
 from autotrace.probes import Manifests, Match
 from symbols.errors import SymbolsError
-from symbols.go import BuildInfo, GoidOffsets, RuntimeG, build_info
+from symbols.go import BuildInfo, build_info
+from symbols.go_offsets import GoidOffsets, RuntimeG
 
 _T = TypeVar("_T")
 _GONE = (FileNotFoundError, ProcessLookupError)

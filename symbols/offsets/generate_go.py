@@ -15,7 +15,8 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from symbols.go import OFFSETS_FILE, build_info, runtime_g_from_dwarf
+from symbols.go import build_info
+from symbols.go_offsets import OFFSETS_FILE, runtime_g_from_dwarf
 
 HEADER = """\
 # Byte offsets in runtime.g of 64-bit Go programs, by release.
