@@ -1,0 +1,125 @@
+"""A program or library on disk: everything this package can say about it, behind one object."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from symbols.debugfiles import debug_file, mini_debug_info
+from symbols.elf import Elf
+from symbols.errors import ElfError
+from symbols.function import Function, Lookup
+from symbols.gopclntab import go_functions
+from symbols.symtab import (
+    STB_LOCAL,
+    STT_FUNC,
+    STT_GNU_IFUNC,
+    Entry,
+    dynamic_symbols,
+    full_table,
+    table_symbols,
+)
+from symbols.unwind import UnwindTable
+
+
+class Image:
+    """An open program or library.
+
+    Its methods raise OSError if the file cannot be read any more and SymbolsError if it is damaged.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path = "/") -> None:
+        """Open `path`. `root` is where `usr/lib/debug` is looked for: `/proc/PID/root` for a container.
+
+        Raises OSError if the file cannot be opened and SymbolsError if it is not ELF.
+        """
+        self._root = root
+        self._elf = Elf.open(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._elf.close()
+
+    @property
+    def build_id(self) -> str:
+        """The build-id in hexadecimal, "" if the file has none."""
+        return self._elf.build_id
+
+    def offset_of(self, address: int) -> int | None:
+        """Return where in the file a virtual address is; None if the file does not hold it."""
+        return self._elf.offset_of(address)
+
+    def functions(self, names: Collection[str]) -> Lookup:
+        """Look up functions in .dynsym, then in the first of .symtab, the debug file and MiniDebugInfo there is.
+
+        Refused is what is chosen at load time (IFUNC), what is not in the executable part of the file, what has
+        one name at several addresses, and what is not a function's first byte by the unwind table.
+        """
+        if self._elf.bits != 64:
+            raise ElfError(f"{self._elf.name} is a program of 32 bits: its functions are not looked up")
+        entries = list(dynamic_symbols(self._elf, names))
+        missing = frozenset(names).difference(entry.name for entry in entries)
+        if missing:
+            entries += self._table_entries(missing)
+        by_name: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.type in (STT_FUNC, STT_GNU_IFUNC):
+                by_name.setdefault(entry.name, []).append(entry)
+        unwind = UnwindTable(self._elf)
+        found: dict[str, Function] = {}
+        refused: dict[str, str] = {}
+        for name, alternatives in by_name.items():
+            chosen = self._choose(alternatives, unwind)
+            if isinstance(chosen, Function):
+                found[name] = chosen
+            else:
+                refused[name] = chosen
+        return Lookup(found, refused)
+
+    def _table_entries(self, names: Collection[str]) -> list[Entry]:
+        table = full_table(self._elf)
+        if table is not None:
+            return list(table_symbols(self._elf, table, names))
+        for elsewhere in (debug_file(self._elf, self._root), mini_debug_info(self._elf)):
+            if elsewhere is not None:
+                with elsewhere:
+                    table = full_table(elsewhere) if elsewhere.bits == 64 else None
+                    if table is not None:
+                        return list(table_symbols(elsewhere, table, names))
+        return []
+
+    def _choose(self, alternatives: Iterable[Entry], unwind: UnwindTable) -> Function | str:
+        """Return the function of a name, or the reason why there is no address to trust."""
+        best = list(alternatives)
+        for is_better in (lambda entry: not entry.hidden, lambda entry: entry.binding != STB_LOCAL):
+            best = list(filter(is_better, best)) or best
+        addresses = {entry.address for entry in best}
+        if len(addresses) > 1:
+            return f"there are {len(addresses)} functions of this name"
+        name, address, size, kind, *_ = best[0]
+        if kind == STT_GNU_IFUNC:
+            return "it is chosen among several functions when the program is loaded"
+        offset = self._elf.code_offset(address)
+        if offset is None:
+            return "its address is not in the executable part of the file"
+        if unwind.is_inside_function(address):
+            return "its address is inside another function"
+        return Function(name, address, size, offset)
+
+    def go_functions(self, names: Collection[str]) -> Lookup:
+        """Look up functions of a Go program (`net/http.(*conn).serve`), with their return instructions.
+
+        Nothing is found in a file that is no Go program. Functions that the compiler inlined everywhere are not
+        found either. Refused is what cannot be decoded to its end, and what has one name at several addresses.
+        """
+        return go_functions(self._elf, names)
