@@ -7,10 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from symbols.debugfiles import debug_file, mini_debug_info
-from symbols.elf import Elf
+from symbols.cache import Cache, identity
+from symbols.debugfiles import debug_file, debug_file_path, mini_debug_info
+from symbols.dwarf import member_offsets
+from symbols.elf import Elf, FileSource
 from symbols.errors import ElfError
 from symbols.function import Function, Lookup
+from symbols.go import BuildInfo, read_build_info
 from symbols.gopclntab import go_functions
 from symbols.symtab import (
     STB_LOCAL,
@@ -22,6 +25,7 @@ from symbols.symtab import (
     table_symbols,
 )
 from symbols.unwind import UnwindTable
+from symbols.usdt import Probe, probes
 
 
 class Image:
@@ -30,13 +34,17 @@ class Image:
     Its methods raise OSError if the file cannot be read any more and SymbolsError if it is damaged.
     """
 
-    def __init__(self, path: str | Path, root: str | Path = "/") -> None:
+    def __init__(self, path: str | Path, root: str | Path = "/", cache: Cache | None = None) -> None:
         """Open `path`. `root` is where `usr/lib/debug` is looked for: `/proc/PID/root` for a container.
 
-        Raises OSError if the file cannot be opened and SymbolsError if it is not ELF.
+        With a cache, functions that were looked up before are not searched again. Raises OSError if the file cannot
+        be opened and SymbolsError if it is not ELF.
         """
-        self._root = root
-        self._elf = Elf.open(path)
+        source = FileSource(path)
+        self._elf = Elf(source, str(path))
+        self._identity = identity(source.status)
+        self._root = Path(root)
+        self._cache = cache
 
     def __enter__(self) -> Self:
         return self
@@ -67,6 +75,53 @@ class Image:
         """
         if self._elf.bits != 64:
             raise ElfError(f"{self._elf.name} is a program of 32 bits: its functions are not looked up")
+        if self._cache is None:
+            return self._functions(names)
+        return self._cache.look_up(self._key(), "functions", names, self._functions)
+
+    def go_functions(self, names: Collection[str]) -> Lookup:
+        """Look up functions of a Go program (`net/http.(*conn).serve`), with their return instructions.
+
+        Nothing is found in a file that is no Go program. Functions that the compiler inlined everywhere are not
+        found either. Refused is what cannot be decoded to its end, and what has one name at several addresses.
+        """
+        if self._cache is None:
+            return go_functions(self._elf, names)
+        return self._cache.look_up(self._key(), "go", names, lambda missing: go_functions(self._elf, missing))
+
+    def go_build(self) -> BuildInfo | None:
+        """Return the Go version, modules and settings of a Go program; None for any other."""
+        return read_build_info(self._elf)
+
+    def usdt(self) -> list[Probe]:
+        """Return the USDT probes."""
+        return probes(self._elf)
+
+    def member_offsets(self, structure: str, members: Collection[str]) -> dict[str, int] | None:
+        """Return where members of a structure are, in bytes, by the DWARF in the file or in its debug file.
+
+        None if neither tells; see `symbols.dwarf.member_offsets`.
+        """
+        offsets = member_offsets(self._elf, structure, members)
+        if offsets is not None:
+            return offsets
+        beside = debug_file(self._elf, self._root)
+        if beside is None:
+            return None
+        with beside:
+            return member_offsets(beside, structure, members)
+
+    def _key(self) -> tuple[object, ...]:
+        """What the answers depend on: this file, and the debug file that is or is not there."""
+        if not self.build_id:
+            return self._identity, ()
+        try:
+            beside = debug_file_path(self.build_id, self._root).stat()
+        except OSError:
+            beside = None
+        return self.build_id, self._identity, identity(beside)
+
+    def _functions(self, names: Collection[str]) -> Lookup:
         entries = list(dynamic_symbols(self._elf, names))
         missing = frozenset(names).difference(entry.name for entry in entries)
         if missing:
@@ -115,11 +170,3 @@ class Image:
         if unwind.is_inside_function(address):
             return "its address is inside another function"
         return Function(name, address, size, offset)
-
-    def go_functions(self, names: Collection[str]) -> Lookup:
-        """Look up functions of a Go program (`net/http.(*conn).serve`), with their return instructions.
-
-        Nothing is found in a file that is no Go program. Functions that the compiler inlined everywhere are not
-        found either. Refused is what cannot be decoded to its end, and what has one name at several addresses.
-        """
-        return go_functions(self._elf, names)
