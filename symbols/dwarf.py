@@ -21,8 +21,9 @@ from symbols.elf import AARCH64, SHF_COMPRESSED, X86_64, Elf
 from symbols.errors import ElfError, SymbolsError
 
 _MAX_SECTION = 256 << 20
-_MAX_READS = 1 << 20
-"""Reads of the decoder for one question: some hundred in practice."""
+_MAX_READS = 1 << 19
+"""Reads of the decoder in one section for one question: some hundred in practice, ten for each entry of a unit that
+is decoded whole."""
 _MAX_UNITS = 1 << 18
 _MAX_PLACES = 1 << 14
 _MAX_NESTING = 16
@@ -32,6 +33,7 @@ _STRUCTURES = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type"
 _FIXED_SIZES = {"DW_FORM_data1": 1, "DW_FORM_flag": 1, "DW_FORM_data2": 2, "DW_FORM_data4": 4}
 _FIXED_SIZES |= {"DW_FORM_flag_present": 0, "DW_FORM_implicit_const": 0}
 _MAX_PREFIX = 4
+_REFERENCED = (".debug_str", ".debug_line_str", ".debug_str_offsets", ".debug_addr", ".debug_rnglists")
 _MACHINES = {X86_64: "x64", AARCH64: "AArch64"}
 
 
@@ -64,7 +66,7 @@ class _Stream(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         self.reads += 1
         if self.reads > _MAX_READS:
-            raise ElfError("the debug information is too involved: it is damaged")
+            raise ElfError("the debug information is damaged or too large")
         return super().read(size)
 
 
@@ -89,20 +91,23 @@ def _entries(elf: Elf, info: bytes, name: bytes) -> Iterator[DIE]:
     """Yield the structures of a name that have members, without decoding the entries before them.
 
     A name stands in the entry itself (Go), or the entry holds the name's place among the strings (C). Either is
-    looked for byte by byte; what stands before it must then be an entry that begins with its name.
+    looked for byte by byte; what stands before it must then be an entry that begins with its name. Where names are
+    numbered (clang's DWARF 5), all entries of the one unit are decoded.
     """
-    strings = {other: _section(elf, other) or b"" for other in (".debug_str", ".debug_line_str")}
+    sections = {other: _section(elf, other) or b"" for other in _REFERENCED}
     places = _places(info, name + b"\0")
-    for text in strings.values():
-        for at in _places(text, name + b"\0"):
-            places |= _places(info, at.to_bytes(4, "little"))
-            if len(places) > _MAX_PLACES:
+    numbered: set[int] = set()
+    for section in (".debug_str", ".debug_line_str"):
+        for at in _places(sections[section], name + b"\0"):
+            encoded = at.to_bytes(4, "little")
+            places |= _places(info, encoded)
+            numbered |= _places(sections[".debug_str_offsets"], encoded)
+            if len(places) + len(numbered) > _MAX_PLACES:
                 raise ElfError(f"the debug information of {elf.name} repeats {name!r} without end")
-    if not places:
+    if not places and not numbered:
         return
-    dwarf = _decoder(
-        elf, {".debug_info": info, ".debug_abbrev": _section(elf, ".debug_abbrev") or b""} | strings
-    )
+    sections |= {".debug_info": info, ".debug_abbrev": _section(elf, ".debug_abbrev") or b""}
+    dwarf = _decoder(elf, sections)
     starts = _unit_starts(info)
     for place in sorted(places):
         unit_index = bisect_right(starts, place) - 1
@@ -113,6 +118,24 @@ def _entries(elf: Elf, info: bytes, name: bytes) -> Iterator[DIE]:
             entry = unit.get_DIE_from_refaddr(start)
             if entry.has_children and _name(entry) == name:
                 yield entry
+    for start in starts if numbered else ():
+        unit = dwarf.get_CU_at(start)
+        if _numbers_strings(unit, sections[".debug_str_offsets"], numbered):
+            for entry in unit.iter_DIEs():
+                if entry.tag in _STRUCTURES and entry.has_children and _name(entry) == name:
+                    yield entry
+
+
+def _numbers_strings(unit: CompileUnit, offsets: bytes, places: set[int]) -> bool:
+    """Tell whether one of these places is in the unit's own part of .debug_str_offsets (DWARF 5, section 7.26).
+
+    Entries of such a unit name their strings by number, in as little as a byte: that cannot be looked for.
+    """
+    base = unit.get_top_DIE().attributes.get("DW_AT_str_offsets_base")
+    if base is None or not 8 <= base.value <= len(offsets):
+        return False
+    (length,) = struct.unpack_from("<I", offsets, base.value - 8)
+    return any(base.value <= place < base.value - 4 + length for place in places)
 
 
 def _places(data: bytes, wanted: bytes) -> set[int]:
@@ -147,10 +170,10 @@ def _decoder(elf: Elf, sections: dict[str, bytes]) -> DWARFInfo:
         debug_line_sec=None,
         debug_pubtypes_sec=None,
         debug_pubnames_sec=None,
-        debug_addr_sec=None,
-        debug_str_offsets_sec=None,
+        debug_addr_sec=descriptor(".debug_addr"),
+        debug_str_offsets_sec=descriptor(".debug_str_offsets"),
         debug_loclists_sec=None,
-        debug_rnglists_sec=None,
+        debug_rnglists_sec=descriptor(".debug_rnglists"),
         debug_sup_sec=None,
         gnu_debugaltlink_sec=None,
         debug_types_sec=None,

@@ -1,19 +1,19 @@
-"""Go programs are recognised by their build information, and their goroutine offsets are never guessed."""
+"""Go programs are recognised by their build information."""
 
-import os
 import shutil
 import subprocess
-import tomllib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tiny_elf import TinyElf
 
+from symbols.elf import BytesSource, Elf
 from symbols.errors import ElfError, SymbolsError
-from symbols.go import BuildInfo, build_info, links_function
-from symbols.go_offsets import OFFSETS_FILE, GoidOffsets, RuntimeG, runtime_g_from_dwarf
+from symbols.go import BuildInfo, build_info, links_function, read_build_info
 
 SENTINEL = "A" * 16
 MODULES = f"{SENTINEL}path\\texample.com/shop/cmd\\nmod\\texample.com/shop\\tv1.2.3\\t\\n{SENTINEL}"
@@ -32,84 +32,76 @@ int main(void) {{ return 0; }}
 """
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Go program built here, with symbols and DWARF."""
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    if not Path(go).exists():
-        pytest.skip("there is no Go toolchain here")
-    folder = tmp_path_factory.mktemp("go")
-    (folder / "go.mod").write_text("module example.com/tiny\n\ngo 1.19\n")
-    (folder / "main.go").write_text('package main\n\nfunc main() { println("x") }\n')
-    environment = {**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local"}
-    subprocess.run([go, "build", "-o", "tiny", "."], cwd=folder, env=environment, check=True)
-    subprocess.run(
-        [go, "build", "-ldflags=-s -w", "-o", "stripped", "."], cwd=folder, env=environment, check=True
-    )
-    return folder / "tiny"
-
-
 def toolchain_version(program: Path) -> str:
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    return subprocess.run(
-        [go, "version", program], check=True, capture_output=True, text=True
-    ).stdout.split()[-1]
+    command = [shutil.which("go") or "/usr/local/go/bin/go", "version", program]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
-def test_a_program_of_this_toolchain(program: Path) -> None:
+def test_a_program_of_this_toolchain(go_program: Callable[..., Path]) -> None:
+    program = go_program("local")
     info = build_info(program)
     assert info is not None
-    assert info[:5] == (toolchain_version(program), "example.com/tiny", "example.com/tiny", "(devel)", 64)
+    assert info[:5] == (
+        toolchain_version(program),
+        "example.com/accounts",
+        "example.com/accounts",
+        "(devel)",
+        64,
+    )
     assert info.setting("GOARCH") == "amd64"
+    assert info.setting("absent") == ""
 
 
-def test_the_table_agrees_with_the_dwarf_of_this_toolchain(program: Path) -> None:
-    measured = runtime_g_from_dwarf(program)
-    assert measured is not None
-    assert GoidOffsets().by_version(toolchain_version(program)) == measured
-
-
-def test_a_stripped_program_still_has_its_version_but_no_dwarf(program: Path) -> None:
-    stripped = program.with_name("stripped")
+def test_a_stripped_program_still_has_its_version(go_program: Callable[..., Path]) -> None:
+    program, stripped = go_program("local"), go_program("local", "-ldflags=-s -w")
     info, unstripped = build_info(stripped), build_info(program)
     assert info is not None
     assert unstripped is not None
     assert info[:5] == unstripped[:5]
     assert info.setting("-ldflags") == "-s -w"
-    assert runtime_g_from_dwarf(stripped) is None
+
+
+def test_functions_of_a_stripped_program(go_program: Callable[..., Path], tmp_path: Path) -> None:
+    stripped = go_program("local", "-ldflags=-s -w")
     assert links_function(stripped, "runtime.newproc1")
     assert not links_function(stripped, "crypto/tls.(*Conn).Write")
+    assert not links_function("/bin/sh", "runtime.newproc1")
+    (tmp_path / "empty").touch()
+    assert not links_function(tmp_path / "empty", "runtime.newproc1")
 
 
-def test_a_release_not_in_the_table_is_read_from_dwarf_and_never_guessed(program: Path) -> None:
-    offsets, stripped = GoidOffsets(), program.with_name("stripped")
-    future = BuildInfo("go1.99.1", "", "", "")
-    assert offsets.find(program, future) == runtime_g_from_dwarf(program)
-    assert offsets.find(stripped, future) is None
-    assert offsets.find(stripped, future._replace(go_version="devel go1.30-abcdef")) is None
+def test_modules_and_settings() -> None:
+    lines = [
+        "path\texample.com/shop/cmd",
+        "mod\texample.com/shop\tv1.2.3\th1:abc=",
+        "dep\tgoogle.golang.org/grpc\tv1.60.1\th1:abc=",
+        "dep\texample.com/forked\tv1.0.0",
+        "=>\texample.com/fork\tv1.0.1\th1:abc=",
+        'build\t-tags="a b"',
+        "build\tCGO_ENABLED=0",
+        "",
+    ]
+    text = b"A" * 16 + "\n".join(lines).encode() + b"A" * 16
+    inline = b"\x08go1.22.3" + bytes([len(text) & 0x7F | 0x80, len(text) >> 7]) + text
+    builder = TinyElf()
+    builder.section(".go.buildinfo", b"\xff Go buildinf:" + bytes([8, 2]) + bytes(16) + inline, align=16)
+    info = read_build_info(Elf(BytesSource(builder.bytes())))
+    assert info is not None
+    assert info[:4] == ("go1.22.3", "example.com/shop/cmd", "example.com/shop", "v1.2.3")
+    assert info.dependency("google.golang.org/grpc") == "v1.60.1"
+    assert info.dependency("example.com/forked") == "v1.0.1"
+    assert info.dependency("absent") == ""
+    assert info.settings == (("-tags", "a b"), ("CGO_ENABLED", "0"))
 
 
-def test_the_table_is_not_used_for_32_bits(program: Path) -> None:
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    environment = {**os.environ, "GOFLAGS": "-buildvcs=false", "GOTOOLCHAIN": "local", "GOARCH": "386"}
-    command = [go, "build", "-o", "small", "."]
-    subprocess.run(command, cwd=program.parent, env=environment, check=True)
-    small = program.with_name("small")
-    build = build_info(small)
-    assert build is not None
-    assert build.bits == 32
-    offsets = GoidOffsets().find(small, build)
-    assert offsets == runtime_g_from_dwarf(small)
-    assert offsets != GoidOffsets().by_version(build.go_version)
-
-
-def test_a_program_without_a_section_table(program: Path, tmp_path: Path) -> None:
-    data = bytearray(program.with_name("stripped").read_bytes())
+def test_a_program_without_a_section_table(go_program: Callable[..., Path], tmp_path: Path) -> None:
+    stripped = go_program("local", "-ldflags=-s -w")
+    data = bytearray(stripped.read_bytes())
     data[0x28:0x30] = bytes(8)  # e_shoff
     data[0x3C:0x40] = bytes(4)  # e_shnum, e_shstrndx
     bare = tmp_path / "bare"
     bare.write_bytes(data)
-    assert build_info(bare) == build_info(program.with_name("stripped"))
+    assert build_info(bare) == build_info(stripped)
 
 
 def test_build_information_with_pointers(tmp_path: Path) -> None:
@@ -118,36 +110,6 @@ def test_build_information_with_pointers(tmp_path: Path) -> None:
     source.write_text(POINTERS)
     subprocess.run(["clang", "-no-pie", "-o", built, source], check=True)
     assert build_info(built) == BuildInfo("go1.13.4", "example.com/shop/cmd", "example.com/shop", "v1.2.3")
-
-
-@pytest.mark.parametrize(
-    ("version", "expected"),
-    [
-        ("go1.20.14", RuntimeG(152, None)),
-        ("go1.21", RuntimeG(152, 272)),
-        ("go1.23.4", RuntimeG(160, 280)),
-        ("go1.24.1 X:boringcrypto", RuntimeG(160, 280)),
-        ("go1.27rc1", RuntimeG(152, 280)),
-        ("go1.99", None),
-        ("devel +abcdef", None),
-        ("", None),
-    ],
-)
-def test_offsets_by_version(version: str, expected: RuntimeG | None) -> None:
-    assert GoidOffsets().by_version(version) == expected
-
-
-def test_the_table_has_no_gap() -> None:
-    rows = tomllib.loads(OFFSETS_FILE.read_text())["runtime_g"]
-    releases = [int(row["go"].split(".")[1]) for row in rows]
-    assert releases == list(range(releases[0], releases[-1] + 1))
-
-
-def test_a_damaged_table_is_named(tmp_path: Path) -> None:
-    table = tmp_path / "table.toml"
-    table.write_text("[[runtime_g]]\ngo = 'go1.22'\n")
-    with pytest.raises(SymbolsError, match=r"table\.toml"):
-        GoidOffsets(table)
 
 
 def test_what_is_not_go(tmp_path: Path) -> None:
@@ -185,6 +147,5 @@ def test_damage_never_escapes(small_program: Path, tmp_path: Path, data: st.Data
     damaged.write_bytes(
         content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
     )
-    for read in (build_info, runtime_g_from_dwarf):
-        with suppress(SymbolsError):  # the one error that is allowed
-            read(damaged)
+    with suppress(SymbolsError):  # the one error that is allowed
+        build_info(damaged)
