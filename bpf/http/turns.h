@@ -173,9 +173,10 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	conn->captured_end[direction] = from + length;
 	needed = without_body(conn, scratch, slot, from, length, start);
 	if (!conn->announced || !send_chunk(conn, scratch, direction, from, needed, length - needed)) {
+		/* What does not start like a message goes on with one: that one was told of, or counted here. */
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
-		else if (!conn->told[direction])
+		else if (start == START_REQUEST)
 			count(AT_LOST_REQUEST);
 		else
 			count(AT_LOST_CHUNK);
