@@ -17,13 +17,14 @@ from autotrace.errors import AutotraceError
 
 
 class _Group(click.Group):
-    """Shows an AutotraceError as its one sentence, and ends with its exit code."""
+    """Shows an AutotraceError as its one sentence, after its notes, and ends with its exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except AutotraceError as error:
-            click.echo(f"Error: {error}", err=True)
+            for line in (*getattr(error, "__notes__", ()), f"Error: {error}"):
+                click.echo(line, err=True)
             ctx.exit(error.exit_code)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

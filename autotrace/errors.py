@@ -12,6 +12,7 @@ USAGE = 2
 class AutotraceError(Exception):
     """Something the user can act on. The message is one sentence: what failed, why, what to do.
 
+    What others said of it, on several lines, is added as a note (`add_note`), and shown before the sentence.
     `exit_code` is what the command ends with if nothing catches this.
     """
 

@@ -129,7 +129,7 @@ def _why_not(flavour: str) -> str:
         with Object(spec(flavour)) as loaded:
             loaded.attach()
     except (AutotraceError, OSError) as error:
-        return str(error).splitlines()[0]
+        return str(error)
     return ""
 
 

@@ -73,7 +73,7 @@ class Object:
             self._configure(spec, offsets)
             result = self._bpf.bpf_object__load(self._object)
             if result:
-                raise AutotraceError(_load_failure(spec.path, result, self._bpf.last_words()))
+                raise _failure(_load_failure(spec.path, result), self._bpf.last_words())
         except BaseException:
             self.close()
             raise
@@ -170,9 +170,8 @@ class Object:
     def _keep_link(self, what: str, link: int) -> None:
         if not link:
             code = ctypes.get_errno()
-            raise AutotraceError(
-                f"program {what} could not be attached: {errno_name(code)}; "
-                f"see `autotrace doctor` for what this kernel allows ({self._bpf.last_words()})"
+            raise _failure(
+                f"program {what} could not be attached: {errno_name(code)}", self._bpf.last_words()
             )
         self._links.append(link)
 
@@ -245,6 +244,20 @@ class Object:
                 found[counter.name.lower()] = sum(values)
         return found
 
+    def missed_runs(self) -> int:
+        """How often a program did not run although its hook was passed: the kernel runs no program twice at a time
+        on one CPU (prog->active; a program of fentry can be preempted, by a thread that comes to the same hook).
+
+        0 on kernels that do not count it (before Linux 5.12, 9ed9e9ba2337 "bpf: Count the number of times recursion
+        was prevented").
+        """
+        missed = 0
+        for fd in self.programs().values():
+            if fd >= 0:
+                _, _, rest = Path(f"/proc/self/fdinfo/{fd}").read_text().partition("recursion_misses:")
+                missed += int(rest.split(maxsplit=1)[0]) if rest else 0
+        return missed
+
     def sweep(self) -> None:
         """Run the sweep: quiet connections report how far they have come."""
         if self._sweep_link is None:
@@ -304,9 +317,16 @@ def _checked_constants(spec: Spec) -> dict[str, int]:
     return offsets
 
 
-def _load_failure(path: Path, result: int, words: str) -> str:
+def _failure(sentence: str, words: str) -> AutotraceError:
+    """The error with the last of what libbpf said as a note."""
+    error = AutotraceError(sentence)
+    if words:
+        error.add_note("\n".join(words.splitlines()[-12:]))
+    return error
+
+
+def _load_failure(path: Path, result: int) -> str:
     code = errno_name(result)
     if abs(result) in (1, 13) and os.geteuid() != 0:
         return f"the kernel refused the BPF programs: {code}; run as root, or with CAP_BPF and CAP_PERFMON"
-    tail = "\n".join(words.splitlines()[-12:])
-    return f"the kernel refused {path.name}: {code}; see `autotrace doctor`. It said:\n{tail}"
+    return f"the kernel refused {path.name}: {code}"

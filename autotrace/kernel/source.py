@@ -57,16 +57,24 @@ def attach(hooks: str, make_spec: Callable[[str], Spec]) -> Source:
 
     Raises AutotraceError if none does, with each one's reason.
     """
-    reasons = []
+    reasons: list[str] = []
+    notes: list[str] = []
     for flavour in FLAVOURS if hooks == "auto" else (hooks,):
         try:
             source = Source(flavour, make_spec(flavour))
         except AutotraceError as error:
             reasons.append(f"{flavour}: {error}")
+            notes += getattr(error, "__notes__", ())
             continue
         give_back_memory()
         return source
-    raise AutotraceError("no flavour of the socket hooks works on this kernel: " + "; ".join(reasons))
+    which = "no socket hooks work here" if hooks == "auto" else "these socket hooks do not work here"
+    failure = AutotraceError(
+        f"{which}: {'; '.join(reasons)}; `autotrace doctor` says what this kernel allows"
+    )
+    for note in notes:
+        failure.add_note(note)
+    raise failure
 
 
 class Source:
@@ -116,8 +124,8 @@ class Source:
         self._object.sweep()
 
     def counters(self) -> dict[str, int]:
-        """The kernel side's counters."""
-        return self._object.counters()
+        """The kernel side's counters (enum at_counter), and `missed_runs`: see Object.missed_runs."""
+        return {**self._object.counters(), "missed_runs": self._object.missed_runs()}
 
     def drain(self) -> list[bytes]:
         """Watch nothing any more; what is still in the ring.

@@ -139,6 +139,7 @@ def test_a_loaded_object_gives_its_maps_and_takes_them_away_again() -> None:
             counter.name.lower() for counter in abi.Counter if counter is not abi.Counter.COUNTERS
         }
         assert set(loaded.counters().values()) == {0}
+        assert loaded.missed_runs() == 0
         assert loaded.map_fd("watched") > 2
         with pytest.raises(AutotraceError, match="no map colours"):
             loaded.map_fd("colours")
