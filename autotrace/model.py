@@ -211,8 +211,10 @@ class Connection:
     opened_at: Context | None
     requests: int = 0
     """Requests seen so far on this connection."""
+    _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
+    """By direction: what stands before and behind the position in its wire keys. Made when first needed."""
 
-    def wire_key(self, direction: Direction, position: int) -> tuple[object, ...] | None:
+    def wire_key(self, direction: Direction, position: int) -> str | None:
         """Name a byte of this connection so that both ends give the same name.
 
         TCP: (sender, receiver, sequence number). Addresses of the loopback range mean different hosts in
@@ -222,13 +224,24 @@ class Connection:
         if self.family == 1:
             if not self.from_start or not self.peer_socket:
                 return None
-            ends = (self.socket, self.peer_socket)
-            return ("unix", *(ends if direction is Direction.TX else ends[::-1]), position)
-        local = (self.local_address, self.local_port)
-        remote = (self.remote_address, self.remote_port)
-        sender, receiver = (local, remote) if direction is Direction.TX else (remote, local)
-        loopback = self.local_address.startswith("127.") or self.local_address == "::1"
-        return ("tcp", sender, receiver, position & 0xFFFFFFFF, self.netns if loopback else 0)
+        else:
+            position &= 0xFFFFFFFF
+        if not self._wire_names:
+            self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
+        before, behind = self._wire_names[direction]
+        return f"{before}{position}{behind}"
+
+    def _name_wire(self, receives: bool) -> tuple[str, str]:
+        if self.family == 1:
+            ends: tuple[object, object] = self.socket, self.peer_socket
+            namespace = ""
+        else:
+            ends = (self.local_address, self.local_port), (self.remote_address, self.remote_port)
+            loopback = self.local_address.startswith("127.") or self.local_address == "::1"
+            namespace = f", {self.netns if loopback else 0}"
+        sender, receiver = reversed(ends) if receives else ends
+        kind = "unix" if self.family == 1 else "tcp"
+        return f"({kind!r}, {sender}, {receiver}, ", f"{namespace})"
 
 
 # --- messages: what a protocol parser makes of bytes ---------------------------------------------------------

@@ -36,13 +36,22 @@ class OpenRequests:
 
     def began(self, exchange: Exchange, trace_key: TraceKey | None) -> None:
         """An incoming request was read; `trace_key` is what its trace header says, if others made it."""
-        on_connection = self._by_connection.setdefault(exchange.connection.id, [])
-        # A request that was given up is open until its connection moves on.
-        for earlier in [earlier for earlier in on_connection if earlier.end_ns]:
-            self._close(earlier)
+        connection_id = exchange.connection.id
+        on_connection = self._by_connection.get(connection_id)
+        if on_connection is None:
+            on_connection = self._by_connection[connection_id] = []
+        elif on_connection:
+            # A request that was given up is open until its connection moves on.
+            for earlier in [earlier for earlier in on_connection if earlier.end_ns]:
+                self._close(earlier)
         on_connection.append(exchange)
         self.open.add(exchange)
-        self._by_thread.setdefault(exchange.at.tid, set()).add(exchange)
+        tid = exchange.at.tid
+        on_thread = self._by_thread.get(tid)
+        if on_thread is None:
+            self._by_thread[tid] = {exchange}
+        else:
+            on_thread.add(exchange)
         if trace_key is not None:
             self._trace_keys[exchange] = trace_key
             self._by_trace_key.setdefault(trace_key, []).append(exchange)
@@ -162,11 +171,16 @@ class OpenRequests:
         on_thread.discard(exchange)
         if not on_thread:
             del self._by_thread[exchange.at.tid]
+        if self._trace_keys:
+            self._close_trace_key(exchange)
+        if self._closed_calls:
+            for connection_id in self._closed_calls.pop(exchange, ()):
+                self._calls.pop(connection_id, None)
+
+    def _close_trace_key(self, exchange: Exchange) -> None:
         trace_key = self._trace_keys.pop(exchange, None)
         if trace_key is not None:
             carrying = self._by_trace_key[trace_key]
             carrying.remove(exchange)
             if not carrying:
                 del self._by_trace_key[trace_key]
-        for connection_id in self._closed_calls.pop(exchange, ()):
-            self._calls.pop(connection_id, None)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import NamedTuple
 
 from autotrace.model import Role
 
+Ids = tuple[int, int]
+"""A span's id, and the id of its trace if it is a root. Never 0."""
 
-class Ids(NamedTuple):
-    """A span's id, and the id of its trace if it is a root. Never 0."""
-
-    span_id: int
-    trace_id: int
+_SERVER = Role.SERVER
 
 
 class Identity:
@@ -26,12 +23,13 @@ class Identity:
     def __init__(self, host: bytes) -> None:
         self._host = blake2b(host, digest_size=24)
 
-    def ids(self, key: tuple[object, ...], role: Role, start_ns: int) -> Ids:
+    def ids(self, key: str, role: Role, start_ns: int) -> Ids:
         """Ids of the end `role` of the exchange that `key` (`Connection.wire_key`) names.
 
         `start_ns` is the client's start if it is known, for both ends: sequence numbers recur, times do not.
         """
         digest = self._host.copy()
-        digest.update(f"{key}{role.value}{start_ns}".encode("utf-8", "surrogateescape"))
+        name = "server" if role is _SERVER else "client"
+        digest.update(f"{key}{name}{start_ns}".encode("utf-8", "surrogateescape"))
         value = digest.digest()
-        return Ids(int.from_bytes(value[:8]) or 1, int.from_bytes(value[8:]) or 1)
+        return int.from_bytes(value[:8]) or 1, int.from_bytes(value[8:]) or 1

@@ -10,14 +10,13 @@ from autotrace.correlate.trace_headers import TraceContext, trace_context
 from autotrace.correlate.wire import Key, WireJoins
 from autotrace.model import Confidence, Connection, Direction, Exchange, Link, LinkMethod, Process, Role
 
-_EXACT = (LinkMethod.HEADER, LinkMethod.WIRE)
-
 _AF_UNIX = 1
 
 # Enum members as globals: a look-up in the class costs three times as much, and every exchange makes many.
 _RX, _TX = Direction.RX, Direction.TX
 _SERVER, _CLIENT = Role.SERVER, Role.CLIENT
-_EXACTLY, _CONDITIONALLY = Confidence.EXACT, Confidence.CONDITIONAL
+_HEADER, _WIRE, _NONE = LinkMethod.HEADER, LinkMethod.WIRE, LinkMethod.NONE
+_EXACTLY, _CONDITIONALLY, _UNCLAIMED = Confidence.EXACT, Confidence.CONDITIONAL, Confidence.NONE
 
 
 class Correlator:
@@ -48,10 +47,8 @@ class Correlator:
         if requests is None:
             requests = self._requests[pid] = OpenRequests()
         if exchange.role is _SERVER:
-            link = self._link_incoming(exchange, requests)
-        else:
-            link = self._link_outgoing(exchange, requests)
-        return link
+            return self._link_incoming(exchange, requests)
+        return self._link_outgoing(exchange, requests)
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
@@ -71,18 +68,18 @@ class Correlator:
 
     def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
         key = exchange.connection.wire_key(_RX, exchange.position)
-        client, conflict = self._wire.join(key) if key else (None, False)
+        client, conflict = self._wire.join(key) if key is not None else (None, False)
         context = trace_context(exchange.request_headers)
         ids = self._ids(key, exchange, client)
         made_here = False
         if client is not None and client.link is not None:
             made_here = client.link.suppressed and client.connection.pid == exchange.connection.pid
             if client.link.suppressed:
-                link = _child(LinkMethod.HEADER, "trace header made by the sending process", ids, client)
+                link = _child(_HEADER, "trace header made by the sending process", ids, client)
             else:
-                link = _child(LinkMethod.WIRE, _wire_evidence(exchange), ids, client)
+                link = _child(_WIRE, _wire_evidence(exchange), ids, client)
         elif context is not None:
-            link = _adopt(context, f"{context.header} header", ids.span_id)
+            link = _adopt(context, f"{context.header} header", ids[0])
         elif conflict:
             link = _root("two requests claim these bytes", ids, 1)
         else:
@@ -99,7 +96,7 @@ class Correlator:
         carrying = requests.carrying((context.trace_id, context.span_id)) if context else []
         if len(carrying) == 1:
             evidence = "same trace header as one open request"
-            link = _child(LinkMethod.HEADER, evidence, ids, carrying[0])
+            link = _child(_HEADER, evidence, ids, carrying[0])
         elif context is not None and not carrying:
             link = _adopt(context, f"{context.header} header made by the process", context.span_id)
             link.parent_span_id = 0
@@ -111,7 +108,7 @@ class Correlator:
             if parent is not None and (context is None or parent in carrying):
                 link = _child(method, evidence, ids, parent)
             elif context is not None:
-                link = _adopt(context, f"same trace header as {len(carrying)} open requests", ids.span_id)
+                link = _adopt(context, f"same trace header as {len(carrying)} open requests", ids[0])
                 link.candidates = len(carrying)
             else:
                 link = _root(evidence, ids, len(requests.open))
@@ -124,7 +121,7 @@ class Correlator:
     def _ids(self, key: Key | None, exchange: Exchange, client: Exchange | None) -> Ids:
         connection = exchange.connection
         return self._identity.ids(
-            key or ("connection", connection.id, exchange.position),
+            key or f"('connection', {connection.id}, {exchange.position})",
             exchange.role,
             (client or exchange).start_ns,
         )
@@ -134,41 +131,23 @@ def _child(method: LinkMethod, evidence: str, ids: Ids, parent: Exchange) -> Lin
     above = parent.link
     if above is None:
         raise ValueError("the parent of an exchange has no link: it was not given to started()")
-    return Link(
-        method=method,
-        confidence=_EXACTLY if method in _EXACT else _CONDITIONALLY,
-        evidence=evidence,
-        trace_id=above.trace_id,
-        span_id=ids.span_id,
-        parent_span_id=above.span_id,
-        parent=parent,
-        sampled=above.sampled,
-        trace_state=above.trace_state,
-    )
+    confidence = _EXACTLY if method is _WIRE or method is _HEADER else _CONDITIONALLY
+    link = Link(method, confidence, evidence, above.trace_id, ids[0], above.span_id, parent)
+    link.sampled = above.sampled
+    link.trace_state = above.trace_state
+    return link
 
 
 def _adopt(context: TraceContext, evidence: str, span_id: int) -> Link:
-    return Link(
-        method=LinkMethod.HEADER,
-        confidence=_EXACTLY,
-        evidence=evidence,
-        trace_id=context.trace_id,
-        span_id=span_id,
-        parent_span_id=context.span_id,
-        sampled=context.sampled,
-        trace_state=context.trace_state,
-    )
+    link = Link(_HEADER, _EXACTLY, evidence, context.trace_id, span_id, context.span_id)
+    link.sampled = context.sampled
+    link.trace_state = context.trace_state
+    return link
 
 
 def _root(evidence: str, ids: Ids, candidates: int) -> Link:
-    return Link(
-        method=LinkMethod.NONE,
-        confidence=Confidence.NONE,
-        evidence=evidence,
-        trace_id=ids.trace_id,
-        span_id=ids.span_id,
-        candidates=candidates,
-    )
+    span_id, trace_id = ids
+    return Link(_NONE, _UNCLAIMED, evidence, trace_id, span_id, 0, None, candidates)
 
 
 def _wire_evidence(exchange: Exchange) -> str:

@@ -27,6 +27,8 @@ _UBER = re.compile(
 )
 _TRACE_STATE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
+_DECIDING = frozenset({"traceparent", "b3", "x-b3-traceid", "uber-trace-id"})
+
 
 class TraceContext(NamedTuple):
     """The ids are never 0. `sampled` is true unless the header denies it. `header` is the header's name."""
@@ -40,7 +42,7 @@ class TraceContext(NamedTuple):
 
 def trace_context(headers: Mapping[str, str]) -> TraceContext | None:
     """Read the trace context from headers with names in lower case; None if there is none that is valid."""
-    if not headers:
+    if _DECIDING.isdisjoint(headers):
         return None
     value = headers.get("traceparent")
     if value is not None and (context := _traceparent(value, headers.get("tracestate", ""))):

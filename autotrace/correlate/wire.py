@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from autotrace.model import Exchange
 
-Key = tuple[object, ...]
+Key = str
+"""What `Connection.wire_key` gives."""
 
 KEEP_UNANSWERED_NS = 10_000_000_000
 """How long a request whose sender gave up can still be joined. It may sit in the server's accept queue."""

@@ -34,29 +34,29 @@ def finish(exchange: Exchange, end_ns: int, status: int = 200) -> Exchange:
 
 def test_a_key_is_joined_once(joins: WireJoins, notes: Counter[str]) -> None:
     sender = client()
-    joins.sent(("k",), sender)
-    assert joins.join(("other",)) == (None, False)
-    assert joins.join(("k",)) == (sender, False)
-    assert joins.join(("k",)) == (None, True)
+    joins.sent("k", sender)
+    assert joins.join("other") == (None, False)
+    assert joins.join("k") == (sender, False)
+    assert joins.join("k") == (None, True)
     assert notes == {"wire_conflict": 1}
 
 
 def test_a_joined_key_is_free_again_when_its_sender_has_ended(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client(5)
-    joins.sent(("k",), first)
-    joins.join(("k",))
+    joins.sent("k", first)
+    joins.join("k")
     joins.ended(finish(first, 4))
     assert len(joins) == 0
-    joins.sent(("k",), second)
-    assert joins.join(("k",)) == (second, False)
+    joins.sent("k", second)
+    assert joins.join("k") == (second, False)
     assert not notes
 
 
 def test_two_open_senders_of_one_key_are_both_left_out(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client()
-    joins.sent(("k",), first)
-    joins.sent(("k",), second)
-    assert joins.join(("k",)) == (None, True)
+    joins.sent("k", first)
+    joins.sent("k", second)
+    assert joins.join("k") == (None, True)
     joins.ended(finish(second, 2))
     joins.ended(finish(first, 2))
     assert len(joins) == 0
@@ -65,31 +65,31 @@ def test_two_open_senders_of_one_key_are_both_left_out(joins: WireJoins, notes: 
 
 def test_an_answered_request_that_went_elsewhere_is_forgotten(joins: WireJoins) -> None:
     sender = client()
-    joins.sent(("k",), sender)
+    joins.sent("k", sender)
     joins.ended(finish(sender, 2))
     assert len(joins) == 0
 
 
 def test_an_unanswered_request_can_be_joined_for_a_while(joins: WireJoins) -> None:
     early, late = client(), client()
-    joins.sent(("early",), early)
-    joins.sent(("late",), late)
+    joins.sent("early", early)
+    joins.sent("late", late)
     joins.ended(finish(early, 2, status=0))
     joins.ended(finish(late, 2, status=0))
-    joins.sent(("x",), client(2 + KEEP_UNANSWERED_NS))
-    assert joins.join(("early",)) == (early, False)
-    joins.sent(("y",), client(3 + KEEP_UNANSWERED_NS))
-    assert joins.join(("late",)) == (None, False)
+    joins.sent("x", client(2 + KEEP_UNANSWERED_NS))
+    assert joins.join("early") == (early, False)
+    joins.sent("y", client(3 + KEEP_UNANSWERED_NS))
+    assert joins.join("late") == (None, False)
     assert len(joins) == 2
 
 
 def test_a_recurring_key_belongs_to_its_latest_sender(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client(5)
-    joins.sent(("k",), first)
+    joins.sent("k", first)
     joins.ended(finish(first, 2, status=0))
-    joins.sent(("k",), second)
-    joins.sent(("x",), client(3 + KEEP_UNANSWERED_NS))
-    assert joins.join(("k",)) == (second, False)
+    joins.sent("k", second)
+    joins.sent("x", client(3 + KEEP_UNANSWERED_NS))
+    assert joins.join("k") == (second, False)
     assert not notes
 
 
