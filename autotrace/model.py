@@ -10,9 +10,14 @@ Times are nanoseconds. Unless a name says `unix`, they are on the kernel's monot
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
+
+
+new_tuple = tuple.__new__
+"""`new_tuple(Request, (...))` is what `Request(...)` comes to, in half the time: for what every exchange needs."""
 
 
 class Direction(IntEnum):
@@ -259,7 +264,7 @@ class Request(NamedTuple):
     method: str
     target: str
     version: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     truncated: bool = False
 
 
@@ -271,7 +276,7 @@ class Response(NamedTuple):
     at: Context
     status: int
     version: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     truncated: bool = False
 
 
@@ -328,14 +333,13 @@ class Exchange:
     method: str
     target: str
     version: str
-    request_headers: dict[str, str]
+    request_headers: Mapping[str, str]
     start_ns: int
     request_end_ns: int = 0
     response_start_ns: int = 0
     end_ns: int = 0
     response_at: Context | None = None
     status: int = 0
-    response_headers: dict[str, str] = field(default_factory=dict)
     request_body_size: int | None = None
     response_body_size: int | None = None
     first_on_connection: bool = False

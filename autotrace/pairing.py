@@ -25,6 +25,7 @@ from autotrace.model import (
     Response,
     Role,
     Switched,
+    new_tuple,
 )
 
 ABORTED = "aborted"
@@ -137,23 +138,23 @@ class Pairing:
         conversation = self._conversations.get(connection.id)
         events: list[PairingEvent] = []
         for index, message in enumerate(messages):
-            if isinstance(message, Request):
-                if conversation is None:
-                    conversation = self._begin(connection)
-                self._request(conversation, message, events)
-            elif isinstance(message, Response):
-                self._response(connection, conversation, message, events)
-            elif isinstance(message, MessageEnd):
+            if type(message) is MessageEnd:
                 if conversation is not None:
                     reason = "" if message.complete else _reason(message, messages[index + 1 : index + 2])
                     if reason == INCOMPLETE_RESPONSE:
                         reason = _closed_by(error, process_exited) or reason
                     self._message_end(conversation, message, reason, events)
-            elif isinstance(message, ProtocolError):
+            elif type(message) is Request:
+                if conversation is None:
+                    conversation = self._begin(connection)
+                self._request(conversation, message, events)
+            elif type(message) is Response:
+                self._response(connection, conversation, message, events)
+            elif type(message) is ProtocolError:
                 if conversation is None:
                     conversation = self._begin(connection)
                 self._protocol_error(conversation, message, events)
-            elif conversation is not None:
+            elif type(message) is Switched and conversation is not None:
                 self._switched(conversation, message, events)
         return events
 
@@ -262,21 +263,23 @@ class Pairing:
             conversation.asking = None
             self._dropped(TOO_MANY_OPEN)
             return
+        at = request.at
+        # By position, and nothing that has a default: half the time.
         exchange = Exchange(
-            connection=connection,
-            role=_SERVER if request.direction is _RX else _CLIENT,
-            at=request.at,
-            position=request.position,
-            method=request.method,
-            target=request.target,
-            version=request.version,
-            request_headers=request.headers,
-            start_ns=request.at.ts,
-            first_on_connection=connection.from_start and connection.requests == 1,
+            connection,
+            _SERVER if request.direction is _RX else _CLIENT,
+            at,
+            request.position,
+            request.method,
+            request.target,
+            request.version,
+            request.headers,
+            at.ts,
         )
+        exchange.first_on_connection = connection.requests == 1 and connection.from_start
         conversation.open.append(exchange)
         conversation.asking = exchange
-        events.append(ExchangeStarted(exchange))
+        events.append(new_tuple(ExchangeStarted, (exchange,)))
         if gap:
             gaps[request.direction] = _SINCE
             conversation.unsure = True
@@ -316,7 +319,6 @@ class Pairing:
         exchange.response_start_ns = response.at.ts
         exchange.response_at = response.at
         exchange.status = response.status
-        exchange.response_headers = response.headers
         conversation.answering = exchange
 
     def _message_end(
@@ -392,7 +394,7 @@ def _closed_by(error: int, process_exited: bool) -> str:
 def _end(exchange: Exchange, ts: int, error: str) -> ExchangeEnded:
     exchange.end_ns = ts
     exchange.error = error
-    return ExchangeEnded(exchange)
+    return new_tuple(ExchangeEnded, (exchange,))
 
 
 def _errno_name(number: int) -> str:

@@ -68,19 +68,22 @@ class _Writer:
             )
         )  # fmt: skip
 
-    def spoke(self, end: _End, direction: abi.Direction, data: bytes, run: int, cause: int = 0) -> None:
-        """One turn, captured whole: `data` at the position where the last turn of this direction ended."""
+    def spoke(
+        self, end: _End, direction: abi.Direction, data: bytes, run: int, cause: int = 0, body_size: int = 0
+    ) -> None:
+        """One turn: `data` at the position where the last turn of this direction ended, and the body behind it, which
+        is not captured."""
         self._now += _STEP_NS
         turn = self._turns[end.id] = self._turns.get(end.id, 0) + 1
         position, _ = self._reach[end.id, direction]
         other_end, other_ts = self._reach[end.id, abi.Direction(1 - direction)]
-        self._reach[end.id, direction] = position + len(data), self._now
+        self._reach[end.id, direction] = position + len(data) + body_size, self._now
         self._recorder.record(
             abi.CHUNK_EVENT.pack(
                 abi.EventType.CHUNK, abi.CHUNK_EVENT.size + len(data), self._now, end.id, end.pid, end.pid,
                 self._now, 0, cause, end.pid, end.pid, run, 0,
                 other_end, other_ts, b"", 0, 0,
-                position, turn, direction, len(data), 0,
+                position, turn, direction, len(data), body_size,
             )
             + data
         )  # fmt: skip
@@ -133,10 +136,10 @@ def _round(
     for i in range(CONNECTIONS):
         path = f"/item/{number * CONNECTIONS + i}"
         writer.spoke(behind[i], rx, _request(path, "back"), run)
-        writer.spoke(behind[i], tx, responses[i], run, cause=behind[i].id)
+        writer.spoke(behind[i], tx, responses[i], run, behind[i].id, _BODY)
     for i in range(CONNECTIONS):
-        writer.spoke(upstream[i], rx, responses[i], run + 1)
-        writer.spoke(downstream[i], tx, responses[i], run + 1, cause=upstream[i].id)
+        writer.spoke(upstream[i], rx, responses[i], run + 1, 0, _BODY)
+        writer.spoke(downstream[i], tx, responses[i], run + 1, upstream[i].id, _BODY)
 
 
 def _request(path: str, host: str) -> bytes:
@@ -151,7 +154,7 @@ def _response(tag: str) -> bytes:
         "HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 2026 12:00:00 GMT\r\nContent-Type: text/plain\r\n"
         f"Content-Length: {_BODY}\r\nLast-Modified: Sun, 22 Nov 2026 11:00:00 GMT\r\nConnection: keep-alive\r\n"
         f'ETag: "{tag}"\r\nAccept-Ranges: bytes\r\n\r\n'
-    ).encode() + b"x" * _BODY
+    ).encode()
 
 
 def _process(pid: int, service: str) -> Process:

@@ -49,8 +49,11 @@ class Parser(ABC):
         """Tell if `data`, the first bytes of a turn, can be the start of a message of this protocol."""
 
     @abstractmethod
-    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]:
-        """Take captured bytes; `position` is that of the first one, and they moved at `at.ts`.
+    def data(
+        self, direction: Direction, position: int, data: bytes, at: Context, body_size: int = 0
+    ) -> list[Message]:
+        """Take captured bytes; `position` is that of the first one, and they moved at `at.ts`. `body_size` bytes
+        that were not captured followed them in the same call.
 
         Bytes between the last known position and `position` moved without being captured. Bytes below the
         last known position are ignored.

@@ -24,6 +24,7 @@ from autotrace.model import (
     Request,
     Response,
     Switched,
+    new_tuple,
 )
 from autotrace.protocols.base import Parser
 from autotrace.protocols.http1_framing import (
@@ -41,13 +42,17 @@ from autotrace.protocols.http1_framing import (
 )
 from autotrace.protocols.http1_head import (
     HEAD_MAX,
-    REQUEST_LINE,
-    STATUS_LINE,
+    WHOLE_HEAD_MAX,
+    RequestHead,
+    ResponseHead,
     head_end,
     read_cut_request,
     read_cut_response,
-    read_fields,
+    read_request,
+    read_response,
     start_line,
+    whole_request,
+    whole_response,
 )
 
 PIPELINED_MAX = 1024
@@ -113,7 +118,9 @@ class Http1Parser(Parser):
         method = data.strip(_CR_LF).partition(b" ")[0]
         return bool(method) and (whole or (whole is None and method == method.upper()))
 
-    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]:
+    def data(
+        self, direction: Direction, position: int, data: bytes, at: Context, body_size: int = 0
+    ) -> list[Message]:
         side = self._sides[direction]
         expected = side.expected
         if position < expected:
@@ -131,14 +138,17 @@ class Http1Parser(Parser):
             self._counted(side, position - expected, b"")
             if self._over:
                 return out
-        side.expected = position + len(data)
+        end = side.expected = position + len(data)
         try:
-            self._captured(side, data, position, at, new_turn)
+            if side.body is None and not side.pending and self._whole_head(side, data, position, at, body_size):
+                body_size = 0
+            else:
+                self._captured(side, data, position, at, new_turn)
         except MalformedError as error:
             self._fail(side, position, str(error))
         if side.body is None or not side.pending:
             side.last_ts = ts
-        return out
+        return out + self.progress(direction, end + body_size, ts, b"") if body_size else out
 
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
         side = self._sides[direction]
@@ -231,11 +241,40 @@ class Http1Parser(Parser):
                 self._unfinished_head(side, data[start:], position + start, message_at)
                 return
             if self._requests is side or (self._requests is None and not data.startswith(b"HTTP/", start)):
-                start = self._request(side, data, start, last, after, position, message_at)
+                request = read_request(data, start, last)
+                if request is None:
+                    raise MalformedError("malformed_start_line")
+                start = after + self._request(side, request, position + start, message_at, length - after)
             else:
-                start = self._response(side, data, start, last, after, position, message_at)
+                response = read_response(data, start, last)
+                if response is None:
+                    raise MalformedError("malformed_start_line")
+                start = after + self._response(side, response, position + start, message_at, length - after)
             if self._over:
                 return
+
+    def _whole_head(self, side: _Side, data: bytes, position: int, at: Context, body_size: int) -> bool:
+        """What `_captured` does where `data` is a head and nothing else, as most are, and `body_size` uncaptured bytes
+        follow it; False if it is something else. Raises MalformedError."""
+        requests = self._requests
+        if requests is None or len(data) > WHOLE_HEAD_MAX:
+            return False
+        if requests is side:
+            request = whole_request(data)
+            if request is None:
+                return False
+            left = body_size - self._request(side, request, position, at, body_size)
+        else:
+            response = whole_response(data)
+            if response is None:
+                return False
+            left = body_size - self._response(side, response, position, at, body_size)
+        if body_size and not self._over:
+            side.expected += body_size
+            self._speaker = None  # whoever is captured next begins a turn
+            if left:
+                self._counted(side, left, b"")
+        return True
 
     def _counted(self, side: _Side, count: int, tail: bytes) -> None:
         """Account for the `count` bytes that follow what is known, and of which only `tail` is known."""
@@ -303,24 +342,15 @@ class Http1Parser(Parser):
 
     # --- heads --------------------------------------------------------------------------------------------
 
-    def _request(
-        self, side: _Side, data: bytes, start: int, last: int, after: int, position: int, at: Context
-    ) -> int:
-        """Report the request whose head is `data[start:after]`; `data[0]` is at `position`. The index of the
-        first byte that is still to be eaten. Raises MalformedError."""
-        line = REQUEST_LINE.match(data, start)
-        if line is None:
-            raise MalformedError("malformed_start_line")
-        raw_method, raw_target, version = line.groups()
-        method = raw_method.decode()
-        target = raw_target.decode("latin-1")
-        kept, length, coding, expects_continue = read_fields(data, line.end() - 1, last)
+    def _request(self, side: _Side, head: RequestHead, position: int, at: Context, available: int) -> int:
+        """Report the request whose head begins at `position`, and behind which `available` bytes have come; how many of
+        them are accounted for, as all of its content. Raises MalformedError."""
+        method, target, version, (kept, length, coding, expects_continue) = head
         self._begin_request(side, method)
-        self._out.append(
-            Request(side.direction, position + start, at, method, target, version.decode(), kept)
-        )
+        direction = side.direction
+        self._out.append(new_tuple(Request, (direction, position, at, method, target, version, kept, False)))
         if method == "CONNECT":
-            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
+            self._out.append(MessageEnd(direction, self._ts, 0, True))
             # What follows is not HTTP if the response is 2xx, and often does not wait for it.
             side.body = Unrecognised()
         elif coding is not None:
@@ -329,41 +359,35 @@ class Http1Parser(Parser):
                 raise MalformedError("malformed_transfer_encoding")
             side.body = ChunkedBody(expects_continue)
         elif length is not None:
-            return after + self._begin_content(side, length, expects_continue, len(data) - after)
+            return self._begin_content(side, length, expects_continue, available)
         else:
-            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
-        return after
+            self._out.append(new_tuple(MessageEnd, (direction, self._ts, 0, True)))
+        return 0
 
-    def _response(
-        self, side: _Side, data: bytes, start: int, last: int, after: int, position: int, at: Context
-    ) -> int:
+    def _response(self, side: _Side, head: ResponseHead, position: int, at: Context, available: int) -> int:
         """The same for a response."""
-        line = STATUS_LINE.match(data, start)
-        if line is None:
-            raise MalformedError("malformed_start_line")
-        version, raw_status = line.groups()
-        status = int(raw_status)
-        kept, length, coding, _ = read_fields(data, line.end() - 1, last)
+        status, version, (kept, length, coding, _) = head
         method = self._begin_response(side, status)
         if method is None:
-            return after
-        self._out.append(Response(side.direction, position + start, at, status, version.decode(), kept))
-        protocol = switches_to(method, status, kept)
+            return 0
+        direction = side.direction
+        self._out.append(new_tuple(Response, (direction, position, at, status, version, kept, False)))
+        protocol = switches_to(method, status, kept) if status == 101 or method == "CONNECT" else ""
         if protocol:
             side.open = True
             self._switch(side, protocol)
         elif has_no_content(method, status):
-            self._out.append(MessageEnd(side.direction, self._ts, 0, True))
+            self._out.append(MessageEnd(direction, self._ts, 0, True))
         elif coding is not None:
             side.open = True
             side.body = ChunkedBody(not method) if is_chunked(coding) else UntilCloseBody()
         elif length is not None:
             # The request may have been a HEAD if it was not seen.
-            return after + self._begin_content(side, length, not method, len(data) - after)
+            return self._begin_content(side, length, not method, available)
         else:
             side.open = True
             side.body = UntilCloseBody()
-        return after
+        return 0
 
     def _begin_content(self, side: _Side, raw_length: bytes, optional: bool, available: int) -> int:
         """Begin the content of a message with a Content-Length, `available` bytes having come with its head; how
@@ -374,7 +398,7 @@ class Http1Parser(Parser):
             side.body = LengthBody(length, optional)
             return 0
         side.open = False
-        self._out.append(MessageEnd(side.direction, self._ts, length, True))
+        self._out.append(new_tuple(MessageEnd, (side.direction, self._ts, length, True)))
         return length
 
     def _truncated_head(self, side: _Side) -> None:

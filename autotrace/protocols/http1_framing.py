@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 CHUNK_LINE_MAX = 4096
 """Bytes of the longest chunk-size or trailer line; more is malformed."""
@@ -288,7 +289,7 @@ def has_no_content(method: str, status: int) -> bool:
     return method == "HEAD" or status in (204, 304)
 
 
-def switches_to(method: str, status: int, headers: dict[str, str]) -> str:
+def switches_to(method: str, status: int, headers: Mapping[str, str]) -> str:
     """What the connection speaks after a response (RFC 9110 sections 7.8, 9.3.6); empty if still HTTP."""
     if status == 101:
         return headers.get("upgrade") or "unknown"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 from autotrace.protocols.base import HEADER_VALUE_MAX, HEADERS_KEPT
@@ -40,15 +42,37 @@ _FIELDS = re.compile(
 )
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 
+WHOLE_HEAD_MAX = 2048
+"""Bytes of the longest head that is remembered."""
+
+_HEADS_REMEMBERED = 1024
+
 
 class Fields(NamedTuple):
     """What was read of a head's fields. `content_length` and `transfer_encoding` are raw values, several
     fields of one name joined by commas; None if absent."""
 
-    kept: dict[str, str]
+    kept: Mapping[str, str]
     content_length: bytes | None
     transfer_encoding: bytes | None
     expects_continue: bool
+
+
+class RequestHead(NamedTuple):
+    """A whole request head."""
+
+    method: str
+    target: str
+    version: str
+    fields: Fields
+
+
+class ResponseHead(NamedTuple):
+    """A whole response head."""
+
+    status: int
+    version: str
+    fields: Fields
 
 
 def head_end(data: bytes, start: int) -> tuple[int, int]:
@@ -88,6 +112,41 @@ def read_fields(data: bytes, start: int, end: int) -> Fields:
                 value = f"{kept[name]}, {value}"[:HEADER_VALUE_MAX]
             kept[name] = value
     return Fields(kept, content_length, transfer_encoding, expects_continue)
+
+
+def read_request(data: bytes, start: int, last: int) -> RequestHead | None:
+    """Read the request head that begins at `start` and whose last line ends with the line feed at `last`; None if
+    its start line is malformed."""
+    line = REQUEST_LINE.match(data, start)
+    if line is None:
+        return None
+    method, target, version = line.groups()
+    fields = read_fields(data, line.end() - 1, last)
+    return RequestHead(method.decode(), target.decode("latin-1"), version.decode(), fields)
+
+
+def read_response(data: bytes, start: int, last: int) -> ResponseHead | None:
+    """The same for a response head."""
+    line = STATUS_LINE.match(data, start)
+    if line is None:
+        return None
+    version, status = line.groups()
+    return ResponseHead(int(status), version.decode(), read_fields(data, line.end() - 1, last))
+
+
+@lru_cache(_HEADS_REMEMBERED)
+def whole_request(data: bytes) -> RequestHead | None:
+    """The request head that `data` is, if it is one and nothing else. Remembered: the other end of the connection
+    tells the same bytes, and so does, very often, the next request. At most WHOLE_HEAD_MAX bytes."""
+    last, after = head_end(data, 0)
+    return read_request(data, 0, last) if after == len(data) else None
+
+
+@lru_cache(_HEADS_REMEMBERED)
+def whole_response(data: bytes) -> ResponseHead | None:
+    """The same for a response head."""
+    last, after = head_end(data, 0)
+    return read_response(data, 0, last) if after == len(data) else None
 
 
 def read_cut_request(data: bytes) -> tuple[str, str, str, Fields] | None:

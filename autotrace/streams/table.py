@@ -26,7 +26,9 @@ from autotrace.model import (
 class Parser(Protocol):
     """What the table needs of a protocol parser (`autotrace.protocols.base.Parser`)."""
 
-    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]: ...
+    def data(
+        self, direction: Direction, position: int, data: bytes, at: Context, body_size: int = 0
+    ) -> list[Message]: ...
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]: ...
     def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]: ...
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
@@ -43,11 +45,13 @@ UNRECOGNISED_TURNS_MAX = 3
 
 
 class _Stream:
-    """`turn` is the last one that came to the parser. `unrecognised` counts the turns that no protocol fitted,
+    """`turn` is the last one that came to the parser. `ends` says how far each direction had come with its last
+    chunk. `unrecognised` counts the turns that no protocol fitted,
     the last of them is `unrecognised_turn`."""
 
     __slots__ = (
         "connection",
+        "ends",
         "errors",
         "opened",
         "parser",
@@ -61,6 +65,7 @@ class _Stream:
         self.connection = connection
         self.opened = opened
         self.turn = 0
+        self.ends = [-1, -1]
         self.parser: Parser | None = None
         self.stopped = False
         self.errors = 0
@@ -133,12 +138,11 @@ class StreamTable:
             if turn > last_turn + 1 and (not first or stream.opened.from_start):
                 messages = parser.missed(other, other_end, other_last_ts, other_tail)
                 messages += parser.missed(direction, position, at.ts, b"")
-            else:
+            elif other_end != stream.ends[other]:
                 messages += parser.progress(other, other_end, other_last_ts, other_tail)
-        more = parser.data(direction, position, data, at)
+        more = parser.data(direction, position, data, at, body_size)
+        stream.ends[direction] = position + len(data) + body_size
         messages = messages + more if messages else more
-        if body_size:
-            messages = messages + parser.progress(direction, position + len(data) + body_size, at.ts, b"")
         if not messages:
             return None
         last = type(messages[-1])

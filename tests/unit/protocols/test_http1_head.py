@@ -14,6 +14,8 @@ from autotrace.protocols.http1_head import (
     read_cut_response,
     read_fields,
     start_line,
+    whole_request,
+    whole_response,
 )
 
 
@@ -163,3 +165,12 @@ def test_what_cannot_begin_a_start_line_cannot_become_one(data, request, respons
     if start_line(data, request, response) is False:
         for more in (b"", b" / HTTP/1.1\r\n", b" HTTP/1.1\r\n", b"\n", b" 200 OK\r\n"):
             assert not start_line(data + more, request, response)
+
+
+def test_a_whole_head_is_a_head_and_nothing_else():
+    assert whole_request(REQUEST + b"\r\n")[:3] == ("GET", "/abc?d", "1.1")
+    assert whole_response(RESPONSE + b"\r\n")[:2] == (200, "1.1")
+    for data in (REQUEST, REQUEST + b"\r\nx", b"\r\n" + REQUEST + b"\r\n", RESPONSE + b"\r\n"):
+        assert whole_request(data) is None
+    for data in (RESPONSE, RESPONSE + b"\r\nx", REQUEST + b"\r\n"):
+        assert whole_response(data) is None

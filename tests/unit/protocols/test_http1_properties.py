@@ -289,3 +289,41 @@ def test_every_first_piece_of_a_request_is_recognised(sent: Sent, data: st.DataO
     length = data.draw(st.integers(1, len(sent.request)))
     assert Http1Parser.recognise(RX, sent.request[:length])
     assert Http1Parser.recognise(TX, sent.responses[: max(1, min(length, len(sent.responses)))])
+
+
+HEADS = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"HEAD / HTTP/1.1\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+        b"POST / HTTP/1.1\nContent-Length: x\n\nrest",
+        b"GET /cut HTTP/1.1\r\nHo",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n",
+        b"\r\n",
+        b"abc",
+    ]
+)
+BODY_SIZES = st.sampled_from([0, 3, 5, 7])
+
+
+@given(st.lists(st.tuples(st.sampled_from([RX, TX]), HEADS, BODY_SIZES), max_size=12), st.booleans())
+def test_a_body_told_with_its_head_is_a_body_told_after_it(turns, orderly):
+    together, apart = Http1Parser(), Http1Parser()
+    ends = [0, 0]
+    for number, (direction, data, body_size) in enumerate(turns):
+        at = Context(number + 1, 1, 1, 0, 0, 0)
+        expected = apart.data(direction, ends[direction], data, at)
+        ends[direction] += len(data) + body_size
+        if body_size:
+            expected += apart.progress(direction, ends[direction], at.ts, b"")
+        assert together.data(direction, ends[direction] - len(data) - body_size, data, at, body_size) == expected
+    assert together.close(99, orderly) == apart.close(99, orderly)

@@ -39,8 +39,10 @@ class Recorder:
         self.log.append(call)
         return self.answers.pop(0) if self.answers else []
 
-    def data(self, direction: Direction, position: int, data: bytes, at: Context) -> list[Message]:
-        return self._answer("data", direction, position, data, at)
+    def data(
+        self, direction: Direction, position: int, data: bytes, at: Context, body_size: int = 0
+    ) -> list[Message]:
+        return self._answer("data", direction, position, data, at, *([body_size] if body_size else []))
 
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
         return self._answer("progress", direction, end, ts, tail)
@@ -124,11 +126,11 @@ def test_the_first_bytes_choose_the_parser_and_go_to_it(table: Table) -> None:
     ]
 
 
-def test_what_stayed_in_the_kernel_is_told_after_the_bytes(table: Table) -> None:
+def test_what_stayed_in_the_kernel_is_told_with_the_bytes(table: Table) -> None:
     connection = table.table.opened(opened())
-    table.parser.answers = [[], [REQUEST], [END]]
+    table.parser.answers = [[], [REQUEST, END]]
     assert table.table.chunk(chunk(b"POST", body_size=300)) == (connection, [REQUEST, END])
-    assert table.calls[1:] == [("data", RX, 500, b"POST", AT), ("progress", RX, 804, 1000, b"")]
+    assert table.calls[1:] == [("data", RX, 500, b"POST", AT, 300)]
 
 
 def test_turns_that_were_lost_are_told_before_the_bytes(table: Table) -> None:
