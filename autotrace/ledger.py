@@ -76,7 +76,8 @@ class Account:
 
 
 class Ledger:
-    """All accounts of one agent. Every method may be called from any thread."""
+    """All accounts of one agent. Every method may be called from any thread, but `seen` and `emitted`: they belong
+    to the one thread that handles exchanges, and cost it no lock."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -89,13 +90,11 @@ class Ledger:
 
     def seen(self, n: int = 1) -> None:
         """`n` exchanges began."""
-        with self._lock:
-            self._seen += n
+        self._seen += n
 
     def emitted(self, n: int = 1) -> None:
         """`n` exchanges became spans and were handed to every exporter."""
-        with self._lock:
-            self._emitted += n
+        self._emitted += n
 
     def dropped(self, reason: str, n: int = 1) -> None:
         """`n` exchanges that were seen will give no span."""
@@ -131,6 +130,9 @@ class Ledger:
         with self._lock:
             lost = self._kernel.get(LOST_REQUEST, 0)
             dropped = Counter(self._dropped)
+            # Read once each, and in this order: what is emitted was seen before.
+            emitted = self._emitted
+            seen = self._seen
             if lost:
                 dropped[RING_FULL] += lost
             notes: dict[str, dict[str, int]] = {}
@@ -138,10 +140,10 @@ class Ledger:
                 notes.setdefault(stage, {})[what] = n
             exporters = dict(self._exporters)
             exchanges = {
-                "seen": self._seen + lost,
-                "emitted": self._emitted,
+                "seen": seen + lost,
+                "emitted": emitted,
                 "dropped": dict(sorted(dropped.items())),
-                "in_flight": self._seen - self._emitted - self._dropped.total(),
+                "in_flight": seen - emitted - self._dropped.total(),
             }
             kernel = dict(self._kernel)
         return {

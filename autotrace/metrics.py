@@ -45,8 +45,13 @@ VIRTUAL_NODE = "virtual_node"
 """Tempo's `connection_type` of an edge of which one end is not watched."""
 
 _Key = tuple[str, bool, str, int, str, str, str, str, int]
+_Seen = tuple[_Key, str | None]
+"""What of an exchange decides where it is counted, the service at the other end too."""
 _FINE_MIN_SECONDS = 1e-9
 _HOSTS_REMEMBERED = 1024
+_COUNTED_MAX = 4096
+# An enum member as a global: a look-up in the class costs three times as much.
+_SERVER = Role.SERVER
 
 
 class _Histogram:
@@ -66,6 +71,10 @@ class _Edge:
         self.failed = 0
         self.server = _Histogram()
         self.client = _Histogram()
+
+
+_Counted = tuple[_Histogram, _Edge, _Histogram, bool]
+"""The series, the edge and its histogram that an exchange is counted in, and if it counts as a request of the edge."""
 
 
 class RedMetrics:
@@ -90,6 +99,7 @@ class RedMetrics:
         self._series_of: dict[str, int] = {}
         self._series: dict[_Key, _Histogram] = {}
         self._edges: dict[tuple[str, str, str], _Edge] = {}
+        self._counted: dict[_Seen, _Counted] = {}
         self._hosts: dict[str, tuple[str, int]] = {}
 
     def observe(self, exchange: Exchange, process: Process, route: str, peer: Process | None = None) -> None:
@@ -99,34 +109,27 @@ class RedMetrics:
         `peer` is the process of `exchange.peer_pid`. A request between two watched services is counted at the
         client's end; the server's end adds its duration. So each edge is counted once.
         """
-        seconds = max(exchange.end_ns - exchange.start_ns, 0) * 1e-9
-        method = exchange.method if exchange.method in KNOWN_METHODS else "_OTHER"
-        status = exchange.status
-        is_server = exchange.role is Role.SERVER
+        ns = exchange.end_ns - exchange.start_ns
+        seconds = ns * 1e-9 if ns > 0 else 0.0
+        service, status, is_server = process.service, exchange.status, exchange.role is _SERVER
         error = exchange.error
         if not error and status >= (500 if is_server else 400):
             error = str(status)
-        service = process.service
         address, port = ("", 0) if is_server else self._server_of(exchange)
+        key = (service, is_server, exchange.method, status, error, route, exchange.version, address, port)
+        seen = (key, None if peer is None else peer.service)
         bucket = bisect_left(DURATION_BOUNDS, seconds)
-        fine = floor(log2(max(seconds, _FINE_MIN_SECONDS)) * FINE_STEPS_PER_OCTAVE)
-        key = (service, is_server, method, status, error, route, exchange.version, address, port)
+        fine = floor(
+            log2(seconds if seconds > _FINE_MIN_SECONDS else _FINE_MIN_SECONDS) * FINE_STEPS_PER_OCTAVE
+        )
         with self._lock:
-            series = self._series.get(key) or self._new_series(key, process)
+            series, edge, side, is_request = self._counted.get(seen) or self._find(seen, process)
             series.counts[bucket] += 1
             series.sum += seconds
             series.fine[fine] = series.fine.get(fine, 0) + 1
-            if is_server:
-                client = USER if peer is None else peer.service
-                edge = self._edge(client, service, VIRTUAL_NODE if peer is None else "")
-                side, counted = edge.server, peer is None
-            else:
-                server = (f"{address}:{port}" if port else address) if peer is None else peer.service
-                edge = self._edge(service, server, VIRTUAL_NODE if peer is None else "")
-                side, counted = edge.client, True
             side.counts[bucket] += 1
             side.sum += seconds
-            if counted:
+            if is_request:
                 edge.total += 1
                 edge.failed += 1 if error else 0
 
@@ -157,6 +160,26 @@ class RedMetrics:
             self._start_unix_ns, time.time_ns(), DURATION_BOUNDS, list(services.values()), edges
         )
 
+    def _find(self, seen: _Seen, process: Process) -> _Counted:
+        """Where such exchanges are counted; what is over no cap is remembered."""
+        key, peer = seen
+        service, is_server, method, _, _, _, _, address, port = key
+        if method not in KNOWN_METHODS:
+            key = (service, is_server, "_OTHER", *key[3:])
+        series = self._series.get(key) or self._new_series(key, process)
+        kind = VIRTUAL_NODE if peer is None else ""
+        if is_server:
+            ends = (USER if peer is None else peer, service, kind)
+        else:
+            ends = (service, (f"{address}:{port}" if port else address) if peer is None else peer, kind)
+        edge = self._edges.get(ends) or self._new_edge(ends)
+        counted = (series, edge, edge.server if is_server else edge.client, not is_server or peer is None)
+        if self._series.get(seen[0]) is series and self._edges.get(ends) is edge:
+            if len(self._counted) >= _COUNTED_MAX:
+                self._counted.clear()
+            self._counted[seen] = counted
+        return counted
+
     def _new_series(self, key: _Key, process: Process) -> _Histogram:
         service = key[0]
         if service not in self._resources and len(self._resources) >= self._max_services:
@@ -175,11 +198,7 @@ class RedMetrics:
         series = self._series[key] = _Histogram()
         return series
 
-    def _edge(self, client: str, server: str, kind: str) -> _Edge:
-        key = (client, server, kind)
-        edge = self._edges.get(key)
-        if edge is not None:
-            return edge
+    def _new_edge(self, key: tuple[str, str, str]) -> _Edge:
         if len(self._edges) >= self._max_edges:
             self._ledger.note("metrics", "edge_overflow")
             key = (OVERFLOW, OVERFLOW, VIRTUAL_NODE)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import NamedTuple
 
-
 new_tuple = tuple.__new__
 """`new_tuple(Request, (...))` is what `Request(...)` comes to, in half the time: for what every exchange needs."""
 
@@ -189,10 +188,10 @@ class Process:
     rungs: frozenset[str] = frozenset({"thread"})
     exited_ts: int = 0
     goid_offset: int = 0
+    service: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def service(self) -> str:
-        return str(self.resource.get("service.name", "unknown_service"))
+    def __post_init__(self) -> None:
+        self.service = str(self.resource.get("service.name", "unknown_service"))
 
 
 # --- connections ---------------------------------------------------------------------------------------------

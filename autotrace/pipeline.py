@@ -36,6 +36,7 @@ from autotrace.spans import URL_TEMPLATE, SpanMaker
 from autotrace.streams import StreamTable
 
 _AF_UNIX = 1
+_SERVER = Role.SERVER
 _EXIT_GRACE_NS = 1_000_000_000
 """How long after a process's exit the ends of its connections may still come."""
 
@@ -149,9 +150,10 @@ class Pipeline:
 
     def _started(self, exchange: Exchange) -> None:
         link = self._correlator.started(exchange)
-        if exchange.role is Role.SERVER and link.parent is not None:
-            exchange.peer_pid = link.parent.connection.pid
-            link.parent.peer_pid = exchange.connection.pid
+        parent = link.parent
+        if parent is not None and exchange.role is _SERVER:
+            exchange.peer_pid = parent.connection.pid
+            parent.peer_pid = exchange.connection.pid
 
     def _ended(self, exchange: Exchange) -> None:
         self._correlator.ended(exchange)

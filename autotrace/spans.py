@@ -102,8 +102,9 @@ class SpanMaker:
             if connection.family != _AF_UNIX:
                 attributes[SERVER_PORT] = connection.remote_port
         attributes[THREAD_ID] = exchange.at.tid
-        attributes[LINK_METHOD] = link.method.value
-        attributes[LINK_CONFIDENCE] = link.confidence.value
+        # `value` of an enumeration's member is a call, `_value_` is not.
+        attributes[LINK_METHOD] = link.method._value_
+        attributes[LINK_CONFIDENCE] = link.confidence._value_
         attributes[LINK_EVIDENCE] = link.evidence
         if link.candidates:
             attributes[LINK_CANDIDATES] = link.candidates
@@ -113,21 +114,20 @@ class SpanMaker:
         elif not exchange.status:
             attributes[RESPONSE_MISSED] = True
         start = exchange.start_ns + self._wall_offset_ns
+        end = exchange.end_ns + self._wall_offset_ns
         return Span(
-            trace_id=link.trace_id,
-            span_id=link.span_id,
-            parent_span_id=link.parent_span_id,
-            name=name,
-            role=exchange.role,
-            start_unix_ns=start,
-            end_unix_ns=max(start, exchange.end_ns + self._wall_offset_ns),
-            attributes=attributes,
-            is_error=bool(error_type),
-            status_message=_in_words(exchange.error)
-            if exchange.error and exchange.error == error_type
-            else "",
-            process=process,
-            trace_state=link.trace_state,
+            link.trace_id,
+            link.span_id,
+            link.parent_span_id,
+            name,
+            exchange.role,
+            start,
+            end if end > start else start,
+            attributes,
+            bool(error_type),
+            _in_words(exchange.error) if exchange.error and exchange.error == error_type else "",
+            process,
+            link.trace_state,
         )
 
     def connection_closed(self, connection_id: int) -> None:
@@ -225,7 +225,9 @@ def _unknown_process(pid: int) -> Process:
 
 def _split_target(method: str, target: str) -> tuple[str, str]:
     """Authority and path of a target (RFC 9112 section 3.2) without its query; either can be empty."""
-    target = _text(target).partition("?")[0].partition("#")[0]
+    target = _text(target)
+    if "?" in target or "#" in target:
+        target = target.partition("?")[0].partition("#")[0]
     if target.startswith("/"):
         return "", target
     if method == "CONNECT":

@@ -140,7 +140,11 @@ class Http1Parser(Parser):
                 return out
         end = side.expected = position + len(data)
         try:
-            if side.body is None and not side.pending and self._whole_head(side, data, position, at, body_size):
+            if (
+                side.body is None
+                and not side.pending
+                and self._whole_head(side, data, position, at, body_size)
+            ):
                 body_size = 0
             else:
                 self._captured(side, data, position, at, new_turn)

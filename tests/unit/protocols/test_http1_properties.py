@@ -325,5 +325,7 @@ def test_a_body_told_with_its_head_is_a_body_told_after_it(turns, orderly):
         ends[direction] += len(data) + body_size
         if body_size:
             expected += apart.progress(direction, ends[direction], at.ts, b"")
-        assert together.data(direction, ends[direction] - len(data) - body_size, data, at, body_size) == expected
+        assert (
+            together.data(direction, ends[direction] - len(data) - body_size, data, at, body_size) == expected
+        )
     assert together.close(99, orderly) == apart.close(99, orderly)
