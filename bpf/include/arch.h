@@ -8,7 +8,12 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+/* The registers of the current task in user mode, saved when it entered the kernel. */
+static __always_inline struct pt_regs *user_registers(void);
+
 #if defined(__TARGET_ARCH_x86)
+
+#define ARCH_THREAD_SIZE (16 << 10) /* arch/x86/include/asm/page_64_types.h */
 
 struct pt_regs {
 	unsigned long r10, r8, ax, cx, dx, si, di;
@@ -28,8 +33,9 @@ struct pt_regs {
 #define ARCH_ARG3(regs) BPF_CORE_READ(regs, r10)
 
 /* Go keeps the current g below the thread pointer (runtime/go_tls.h, runtime.tlsg: -8 on linux/amd64). */
-static __always_inline __u64 arch_go_g(struct task_struct *task)
+static __always_inline __u64 arch_go_g(void)
 {
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	__u64 base = BPF_CORE_READ(task, thread.fsbase), g = 0;
 
 	bpf_probe_read_user(&g, sizeof(g), (void *)(base - 8));
@@ -63,6 +69,8 @@ static __always_inline __u64 arch_go_g(struct task_struct *task)
 
 #elif defined(__TARGET_ARCH_arm64)
 
+#define ARCH_THREAD_SIZE (16 << 10) /* arch/arm64/include/asm/memory.h, with pages of 4 KiB */
+
 struct user_pt_regs {
 	__u64 regs[31];
 } __attribute__((preserve_access_index));
@@ -90,9 +98,9 @@ struct pt_regs {
 #define ARCH_ARG3(at) BPF_CORE_READ(at, regs[3])
 
 /* Go keeps g in R28 (runtime/asm_arm64.s), which stands among the registers saved at a system call's entry. */
-static __always_inline __u64 arch_go_g(struct task_struct *task)
+static __always_inline __u64 arch_go_g(void)
 {
-	struct pt_regs *regs = (struct pt_regs *)bpf_task_pt_regs(task);
+	struct pt_regs *regs = user_registers();
 
 	return BPF_CORE_READ(regs, regs[28]);
 }
@@ -122,5 +130,17 @@ static __always_inline __u64 arch_go_g(struct task_struct *task)
 #else
 #error "no table for this architecture: add one here"
 #endif
+
+static __always_inline struct pt_regs *user_registers(void)
+{
+	struct task_struct *task;
+
+	/* Since Linux 5.15, dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). It knows what newer kernels keep above
+	 * the registers (FRED, Linux 6.9); older ones keep nothing there. */
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	task = (struct task_struct *)bpf_get_current_task();
+	return BPF_CORE_READ(task, stack) + ARCH_THREAD_SIZE - bpf_core_type_size(struct pt_regs);
+}
 
 #endif

@@ -47,7 +47,7 @@ static __always_inline __u64 current_task_id(const struct at_watched *process)
 
 	if (!process->goid_offset)
 		return 0;
-	g = arch_go_g(bpf_get_current_task_btf());
+	g = arch_go_g();
 	if (g)
 		bpf_probe_read_user(&goid, sizeof(goid), (void *)(g + process->goid_offset));
 	return goid;

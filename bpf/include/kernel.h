@@ -53,6 +53,11 @@ enum {
 	BPF_RB_AVAIL_DATA = 0,
 };
 
+/* Helpers that are not in every kernel: the names are looked up in the running one's, the numbers are fixed. */
+enum bpf_func_id {
+	BPF_FUNC_task_pt_regs = 175,
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 struct bpf_raw_tracepoint_args {
@@ -125,6 +130,7 @@ struct thread_struct {
 #endif
 
 struct task_struct {
+	void *stack;
 	int pid;
 	int tgid;
 	struct files_struct *files;

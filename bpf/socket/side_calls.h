@@ -14,11 +14,6 @@ struct call_args {
 	__s64 result; /* on return; the first argument on entry */
 };
 
-static __always_inline struct pt_regs *saved_registers(void)
-{
-	return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-}
-
 enum side_call {
 	SIDE_WAIT, /* every other call that side_call_exits is attached to */
 	SIDE_CONNECT,
@@ -75,7 +70,7 @@ int side_call_exits(struct call_args *ctx)
 		break;
 	case SIDE_CONNECT:
 		if (result == 0)
-			connect_returns(process, saved_registers());
+			connect_returns(process, user_registers());
 		break;
 	case SIDE_ACCEPT:
 		sk = result >= 0 ? stream_sock(result) : 0;
@@ -83,7 +78,7 @@ int side_call_exits(struct call_args *ctx)
 			accepted(sk);
 		break;
 	case SIDE_GETSOCKOPT:
-		getsockopt_returns(saved_registers());
+		getsockopt_returns(user_registers());
 		break;
 	}
 	return 0;

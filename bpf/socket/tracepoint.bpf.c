@@ -84,7 +84,7 @@ int call_enters(struct call_args *ctx)
 	if (!process)
 		return 0;
 	call = call_of(ctx->number);
-	regs = saved_registers();
+	regs = user_registers();
 	sk = stream_sock(call == CALL_SPLICE ? ARCH_ARG2(regs) : ARCH_ARG0(regs));
 	if (!sk)
 		return 0;
@@ -163,7 +163,7 @@ int call_exits(struct call_args *ctx)
 	if (!process)
 		return 0;
 	call = call_of(ctx->number);
-	regs = saved_registers();
+	regs = user_registers();
 	if (call < CALL_FIRST_SEND) {
 		receive_returns(process, call, regs, result);
 	} else if (call <= CALL_LAST_SEND) {
