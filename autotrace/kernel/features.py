@@ -93,7 +93,7 @@ def _btf() -> Feature:
     )
 
 
-_KERNEL_ADVICE = "the kernel is older than 5.15, or locked down: see the message"
+_KERNEL_ADVICE = "the kernel is older than 5.10, or locked down: see the message"
 
 
 def _programs() -> Iterator[Feature]:

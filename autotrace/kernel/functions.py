@@ -7,6 +7,7 @@ import ctypes
 from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import Libbpf
 
+_BTF_KIND_ENUM = 6
 _BTF_KIND_FUNC = 12
 _VLEN_MASK = 0xFFFF
 
@@ -15,6 +16,12 @@ class _Type(ctypes.Structure):
     """struct btf_type (include/uapi/linux/btf.h)."""
 
     _fields_ = (("name_off", ctypes.c_uint32), ("info", ctypes.c_uint32), ("type", ctypes.c_uint32))
+
+
+class _EnumMember(ctypes.Structure):
+    """struct btf_enum."""
+
+    _fields_ = (("name_off", ctypes.c_uint32), ("val", ctypes.c_int32))
 
 
 class KernelFunctions:
@@ -36,6 +43,18 @@ class KernelFunctions:
             return None
         function = self._type(found)
         return int(self._type(function.type).info) & _VLEN_MASK
+
+    def has_helper(self, name: str) -> bool:
+        """Is there a BPF helper of this name, such as `ringbuf_output`?"""
+        found = self._bpf.btf__find_by_name_kind(self._btf, b"bpf_func_id", _BTF_KIND_ENUM)
+        if found < 0:
+            return False
+        helpers = self._type(found)
+        members = (_EnumMember * (int(helpers.info) & _VLEN_MASK)).from_address(
+            ctypes.addressof(helpers) + ctypes.sizeof(_Type)
+        )
+        names: list[bytes] = [self._bpf.btf__name_by_offset(self._btf, each.name_off) for each in members]  # type: ignore[misc]
+        return f"BPF_FUNC_{name}".encode() in names
 
     def close(self) -> None:
         """Free the type information."""

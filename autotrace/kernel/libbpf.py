@@ -68,6 +68,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "btf__load_vmlinux_btf": (c_void_p, ()),
     "btf__find_by_name_kind": (c_int, (c_void_p, c_char_p, c_uint32)),
     "btf__type_by_id": (c_void_p, (c_void_p, c_uint32)),
+    "btf__name_by_offset": (c_char_p, (c_void_p, c_uint32)),
     "btf__free": (None, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__attach": (c_void_p, (c_void_p,)),

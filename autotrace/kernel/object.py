@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import resource
 from collections.abc import Iterator
 from ctypes import c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
@@ -73,7 +75,8 @@ class Object:
             self._configure(spec, offsets)
             result = self._bpf.bpf_object__load(self._object)
             if result:
-                raise _failure(_load_failure(spec.path, result), self._bpf.last_words())
+                reason = self._too_little_memory(result) or _load_failure(spec.path, result)
+                raise _failure(reason, self._bpf.last_words())
         except BaseException:
             self.close()
             raise
@@ -121,6 +124,24 @@ class Object:
                 c_uint32.from_address(has_nonblock).value = parameters == _PARAMETERS_WITH_NONBLOCK
         finally:
             functions.close()
+
+    def _too_little_memory(self, result: int) -> str:
+        """Why the programs were not loaded, if the limit of locked memory is the reason; else ""."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+        if abs(result) != errno.EPERM or limit == resource.RLIM_INFINITY:
+            return ""
+        functions = KernelFunctions(self._bpf)
+        try:
+            # Linux 5.11 charges the cgroup instead (97306be45fbe, "switch to memcg-based memory accounting"); this
+            # helper came with it, and libbpf goes by it too.
+            if functions.has_helper("ktime_get_coarse_ns"):
+                return ""
+        finally:
+            functions.close()
+        return (
+            f"the kernel counts BPF maps as locked memory, of which {limit // 1024} KiB are allowed: run "
+            "`ulimit -l unlimited` first, or set LimitMEMLOCK=infinity in the systemd unit"
+        )
 
     def _hooked_function(self, program: str) -> str:
         section: bytes = self._bpf.bpf_program__section_name(self._program(program))  # type: ignore[assignment]

@@ -21,13 +21,20 @@ from autotrace.kernel.features import probe
 print(json.dumps(probe()))
 """
 
+LITTLE_LOCKED_MEMORY = """
+import resource
+resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
+"""
+
+ENOUGH = "+bpf,+perfmon,+sys_ptrace,+dac_read_search"
+
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, to load BPF programs and to give up rights"
 )
 
 
-def probed(run: Run, capabilities: str = "") -> dict[str, Feature]:
-    done = run(PROBE, capabilities=capabilities)
+def probed(run: Run, capabilities: str = "", first: str = "") -> dict[str, Feature]:
+    done = run(first + PROBE, capabilities=capabilities)
     assert done.stderr == ""
     return {feature.name: feature for feature in (Feature(*each) for each in json.loads(done.stdout))}
 
@@ -69,6 +76,17 @@ def test_the_rights_to_load_without_those_to_read(run_without_rights: Run) -> No
 
 
 def test_the_four_capabilities_that_it_names_are_enough(run_without_rights: Run) -> None:
-    found = probed(run_without_rights, "+bpf,+perfmon,+sys_ptrace,+dac_read_search")
+    found = probed(run_without_rights, ENOUGH)
     assert found["privileges"].detail == "CAP_BPF, CAP_PERFMON and what /proc needs"
     assert not [feature for feature in found.values() if feature.needed and not feature.ok]
+
+
+def test_little_locked_memory_is_enough_or_said_to_be_too_little(run_without_rights: Run) -> None:
+    """It is enough from Linux 5.11 on."""
+    found = probed(run_without_rights, ENOUGH, LITTLE_LOCKED_MEMORY)
+    refused = [feature for feature in found.values() if "counts BPF maps as locked memory" in feature.detail]
+    if all(feature.ok for feature in found.values() if feature.needed):
+        assert not refused
+    else:
+        assert {feature.name for feature in refused} >= {"socket hooks: kprobe", "socket hooks: tracepoint"}
+        assert all("64 KiB are allowed: run `ulimit -l unlimited`" in feature.detail for feature in refused)
