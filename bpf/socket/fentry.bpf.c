@@ -60,7 +60,7 @@ int tcp_send_ends(__u64 *ctx)
 }
 
 /* int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags): sendfile and splice
- * until Linux 6.5, 1d7e4538a546 ("sendpage -> MSG_SPLICE_PAGES"); tcp_sendmsg with pages since. */
+ * until Linux 6.5, dc97391e6610 ("sock: Remove ->sendpage*() in favour of sendmsg(MSG_SPLICE_PAGES)"). */
 SEC("fentry/tcp_sendpage")
 int tcp_sendpage_begins(__u64 *ctx)
 {
@@ -69,14 +69,19 @@ int tcp_sendpage_begins(__u64 *ctx)
 	return 0;
 }
 
-SEC("fexit/tcp_sendpage")
-int tcp_sendpage_ends(__u64 *ctx)
+static __always_inline void pages_send_ends(__s64 taken)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? known_thread() : 0;
 
 	if (thread && thread->sending_sk)
-		message_send_ends(process, thread, 0, (__s32)ctx[5]);
+		message_send_ends(process, thread, 0, taken);
+}
+
+SEC("fexit/tcp_sendpage")
+int tcp_sendpage_ends(__u64 *ctx)
+{
+	pages_send_ends((__s32)ctx[5]);
 	return 0;
 }
 
@@ -133,6 +138,23 @@ SEC("fexit/unix_stream_sendmsg")
 int unix_send_ends(__u64 *ctx)
 {
 	any_send_ends(ctx, (__s32)ctx[3]);
+	return 0;
+}
+
+/* ssize_t unix_stream_sendpage(struct socket *socket, struct page *page, int offset, size_t size, int flags): until
+ * Linux 6.5, as tcp_sendpage. */
+SEC("fentry/unix_stream_sendpage")
+int unix_sendpage_begins(__u64 *ctx)
+{
+	if (current_watched())
+		send_unseen_begins(socket_sock(first_parameters(ctx, 1).value[0]));
+	return 0;
+}
+
+SEC("fexit/unix_stream_sendpage")
+int unix_sendpage_ends(__u64 *ctx)
+{
+	pages_send_ends((__s32)ctx[5]);
 	return 0;
 }
 

@@ -169,6 +169,21 @@ int unix_send_ends(struct pt_regs *ctx)
 	return 0;
 }
 
+/* Until Linux 6.5; see fentry.bpf.c. */
+SEC("kprobe/unix_stream_sendpage")
+int unix_sendpage_begins(struct pt_regs *ctx)
+{
+	any_send_begins(sock_of(ARCH_PARAM0(ctx)), 0);
+	return 0;
+}
+
+SEC("kretprobe/unix_stream_sendpage")
+int unix_sendpage_ends(struct pt_regs *ctx)
+{
+	any_send_ends((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
 SEC("kprobe/unix_stream_recvmsg")
 int unix_receive_begins(struct pt_regs *ctx)
 {

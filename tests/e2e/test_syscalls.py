@@ -25,6 +25,18 @@ def test_every_pair_of_calls(tmp_path: Path) -> None:
     assert len(result.spans) == 2 * sum(conversation.rounds for conversation in conversations)
 
 
+@pytest.mark.core
+def test_pages_of_a_file_to_a_unix_socket(tmp_path: Path) -> None:
+    """Until Linux 6.5 they do not take the way of the other sends."""
+    where = {"family": "unix", "address": tmp_path / "socket"}
+    conversations = [
+        Conversation(f"/pages/{write}", options={"write": write, **where}) for write in ("sendfile", "splice")
+    ]
+    result = hold(tmp_path, conversations)
+    for conversation in conversations:
+        check(result, conversation)
+
+
 @pytest.mark.parametrize("family", ["inet", "unix"])
 def test_unusual_ways_to_call(tmp_path: Path, family: str) -> None:
     head = 700
