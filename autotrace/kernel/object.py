@@ -38,6 +38,11 @@ _REQUIRED_FUNCTIONS = frozenset({"tcp_sendmsg", "tcp_recvmsg"})
 _HAS_NONBLOCK = "recvmsg_has_nonblock"
 _PARAMETERS_WITH_NONBLOCK = 6
 
+PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+"""How far perf events are restricted."""
+
+_PARANOID_MOST = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Spec:
@@ -191,9 +196,8 @@ class Object:
     def _keep_link(self, what: str, link: int) -> None:
         if not link:
             code = ctypes.get_errno()
-            raise _failure(
-                f"program {what} could not be attached: {errno_name(code)}", self._bpf.last_words()
-            )
+            reason = f"{errno_name(code)}{_paranoid(code)}"
+            raise _failure(f"program {what} could not be attached: {reason}", self._bpf.last_words())
         self._links.append(link)
 
     def _program(self, name: str) -> int:
@@ -344,6 +348,14 @@ def _failure(sentence: str, words: str) -> AutotraceError:
     if words:
         error.add_note("\n".join(words.splitlines()[-12:]))
     return error
+
+
+def _paranoid(code: int) -> str:
+    """Debian's and Ubuntu's kernels know levels above 2, on which perf_event_open is refused to all without
+    CAP_SYS_ADMIN, also to those with CAP_PERFMON."""
+    if code != errno.EACCES or int(PARANOID.read_text()) <= _PARANOID_MOST:
+        return ""
+    return "; run `sysctl kernel.perf_event_paranoid=2`, or grant CAP_SYS_ADMIN"
 
 
 def _load_failure(path: Path, result: int) -> str:
