@@ -19,7 +19,9 @@ from bench.programs import Agent, BenchError, Books, Load, Nginx, file_server, o
 
 _WARM_UP_SECONDS = 1
 _SETTLE_SECONDS = 0.5
-"""After a load the agent works off what waits in its ring."""
+_SETTLED_SHARE = 0.1
+_SETTLES = 40
+"""After a load the agent works off what waits in its ring, until it uses less than a tenth of a CPU."""
 
 _BPF_STATS_RUN_TIME = 0
 """BPF_STATS_RUN_TIME of enum bpf_stats_type (include/uapi/linux/bpf.h)."""
@@ -134,12 +136,21 @@ def traced_run(directory: Path, nginx: Nginx, seconds: int, options: list[str]) 
         cpu = agent.cpu_seconds()
         plain = plain_run(directory, nginx, seconds)
         under_load = agent.cpu_seconds() - cpu
-        time.sleep(_SETTLE_SECONDS)
+        _settle(agent)
         used = agent.cpu_seconds() - cpu
         requests = nginx.requests() - before
         runs, ns = agent.bpf_statistics()
         books = agent.stop()
         return Traced(plain, used, used - under_load, books, requests, runs - runs_before, ns - ns_before)
+
+
+def _settle(agent: Agent) -> None:
+    for _ in range(_SETTLES):
+        before = agent.cpu_seconds()
+        time.sleep(_SETTLE_SECONDS)
+        if agent.cpu_seconds() - before < _SETTLED_SHARE * _SETTLE_SECONDS:
+            return
+    raise BenchError(f"The agent was still busy {_SETTLES * _SETTLE_SECONDS:g} seconds after the load.")
 
 
 def add_ratios(figures: Figures, name: str, plain: Plain, traced: Plain) -> None:
