@@ -184,22 +184,6 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	return length == wanted;
 }
 
-/* The first slot that nobody works in; SCRATCHES if there is none. */
-__noinline __u32 free_slot(void)
-{
-	struct scratch *scratch;
-
-#pragma unroll
-	for (__u32 i = 0; i < SCRATCHES; i++) {
-		__u32 slot = i;
-
-		scratch = bpf_map_lookup_elem(&scratches, &slot);
-		if (scratch && !scratch->taken)
-			return i;
-	}
-	return SCRATCHES;
-}
-
 /* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
  * if memory that had to be read could not be: user memory that was never touched is not there before the call
  * itself needs it.

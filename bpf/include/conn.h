@@ -122,28 +122,35 @@ static __always_inline struct conn *find_conn(struct sock *sk)
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
-/* A function of its own for the sake of its stack, as add_thread. */
+/* A function of its own, and put together in a slot, for the sake of the stack: see add_thread. */
 __noinline int add_conn(__u64 key, __u32 flags)
 {
+	__u32 zero = 0, slot = free_slot();
+	__u64 *id = bpf_map_lookup_elem(&next_id, &zero);
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	struct sock *sk = (struct sock *)key;
-	struct conn conn = {};
-	__u32 zero = 0;
-	__u64 *id;
+	struct conn *conn;
+	bool full;
 
-	id = bpf_map_lookup_elem(&next_id, &zero);
-	if (!id)
+	if (!id || !scratch) {
+		count(AT_CONNS_FULL);
 		return 0;
+	}
+	scratch->taken = 1;
+	conn = (struct conn *)scratch->data;
+	__builtin_memset(conn, 0, sizeof(*conn));
 	*id += 1;
-	conn.id = *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
-	conn.pid = bpf_get_current_pid_tgid() >> 32;
-	conn.family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	conn.speaker = TURN_NONE;
-	conn.flags = flags;
-	start_positions(&conn, sk);
-	if (!bpf_map_update_elem(&conns, &key, &conn, BPF_ANY))
-		return 1;
-	count(AT_CONNS_FULL);
-	return 0;
+	conn->id = *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
+	conn->pid = bpf_get_current_pid_tgid() >> 32;
+	conn->family = BPF_CORE_READ(sk, __sk_common.skc_family);
+	conn->speaker = TURN_NONE;
+	conn->flags = flags;
+	start_positions(conn, sk);
+	full = bpf_map_update_elem(&conns, &key, conn, BPF_ANY);
+	scratch->taken = 0;
+	if (full)
+		count(AT_CONNS_FULL);
+	return !full;
 }
 
 static __always_inline struct conn *make_conn(struct sock *sk, __u32 flags)

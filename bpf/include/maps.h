@@ -137,6 +137,22 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
+/* The first slot that nobody works in; SCRATCHES if there is none. */
+__noinline __u32 free_slot(void)
+{
+	struct scratch *scratch;
+
+#pragma unroll
+	for (__u32 i = 0; i < SCRATCHES; i++) {
+		__u32 slot = i;
+
+		scratch = bpf_map_lookup_elem(&scratches, &slot);
+		if (scratch && !scratch->taken)
+			return i;
+	}
+	return SCRATCHES;
+}
+
 /* Records of abi.h. Written by all programs; read by user space. Its size is set by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
