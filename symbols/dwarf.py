@@ -20,13 +20,15 @@ from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFI
 from symbols.elf import AARCH64, SHF_COMPRESSED, X86_64, Elf
 from symbols.errors import ElfError, SymbolsError
 
-_MAX_SECTION = 256 << 20
+_MAX_SECTION = 128 << 20
 _MAX_READS = 1 << 19
 """Reads of the decoder in one section for one question: some hundred in practice, ten for each entry of a unit that
 is decoded whole."""
 _MAX_UNITS = 1 << 18
 _MAX_PLACES = 1 << 14
 _MAX_NESTING = 16
+_MAX_COPIES = 16
+"""Places of one name among the strings: linkers keep one, or a few as the ends of longer names."""
 _COMPRESSED_ZLIB = 1
 
 _STRUCTURES = ("DW_TAG_structure_type", "DW_TAG_class_type", "DW_TAG_union_type")
@@ -98,7 +100,7 @@ def _entries(elf: Elf, info: bytes, name: bytes) -> Iterator[DIE]:
     places = _places(info, name + b"\0")
     numbered: set[int] = set()
     for section in (".debug_str", ".debug_line_str"):
-        for at in _places(sections[section], name + b"\0"):
+        for at in sorted(_places(sections[section], name + b"\0"))[:_MAX_COPIES]:
             encoded = at.to_bytes(4, "little")
             places |= _places(info, encoded)
             numbered |= _places(sections[".debug_str_offsets"], encoded)

@@ -23,17 +23,18 @@ MAX_HEADERS = 4096
 """Programs have tens of sections and segments. A damaged file can claim billions, and each costs a read."""
 MAX_READ = 64 << 20
 """Bytes read at once. What may be larger is read in chunks."""
-MAX_TABLE = 256 << 20
+MAX_TABLE = 128 << 20
 """Bytes of the largest table that is searched from its start to its end."""
 CHUNK = 1 << 20
 _MAX_NOTES = 1 << 20
+_MAX_NOTE_SEGMENTS, _MAX_NOTE_SEGMENT = 16, 1 << 16
 
 X86_64 = 62
 AARCH64 = 183
 """Values of `Elf.machine` (EM_X86_64, EM_AARCH64)."""
 
 PT_LOAD, PT_DYNAMIC, PT_NOTE, PT_GNU_EH_FRAME = 1, 2, 4, 0x6474E550
-PF_X, PF_W = 1, 2
+PF_X, PF_W, PF_R = 1, 2, 4
 SHT_NOTE, SHT_NOBITS = 7, 8
 SHF_COMPRESSED = 0x800
 
@@ -211,10 +212,23 @@ class Elf:
         the overlap.
         """
         if size > MAX_TABLE:
-            raise ElfError(f"{self.name} claims a table of {size} bytes: it is damaged")
+            raise ElfError(f"{self.name} claims a table of {size} bytes, which is more than is searched")
         step = CHUNK - CHUNK % 24
         for position in range(0, size, step):
             yield position, self.read(offset + position, min(step + overlap, size - position))
+
+    def loaded_chunks(self, any_flags: int, no_flags: int, overlap: int) -> Iterator[tuple[int, bytes]]:
+        """Yield (address, bytes) of the loaded segments with one of `any_flags` and none of `no_flags`.
+
+        As `chunks`; of the segments together no more than MAX_TABLE bytes.
+        """
+        left = MAX_TABLE
+        for segment in self.segments:
+            if segment.type == PT_LOAD and segment.flags & any_flags and not segment.flags & no_flags:
+                size = min(segment.file_size, left)
+                left -= size
+                for position, chunk in self.chunks(segment.offset, size, overlap):
+                    yield segment.address + position, chunk
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
@@ -311,11 +325,11 @@ class Elf:
     @cached_property
     def build_id(self) -> str:
         """The build-id that the linker wrote (NT_GNU_BUILD_ID), in hexadecimal; "" if there is none."""
-        for segment in self.segments:
-            if segment.type == PT_NOTE:
-                for note in self.notes(segment.offset, segment.file_size):
-                    if note.name == b"GNU" and note.type == 3:
-                        return note.content.hex()
+        segments = [s for s in self.segments if s.type == PT_NOTE and s.file_size <= _MAX_NOTE_SEGMENT]
+        for segment in segments[:_MAX_NOTE_SEGMENTS]:
+            for note in self.notes(segment.offset, segment.file_size):
+                if note.name == b"GNU" and note.type == 3:
+                    return note.content.hex()
         return ""
 
     def notes(self, offset: int, size: int) -> Iterator[Note]:

@@ -22,8 +22,9 @@ _FLAG_INLINE = 2
 _SENTINEL_SIZE = 16
 _SEARCH_LIMIT = 1 << 20
 """How far into the data segment the magic is looked for where there is no section table."""
-_MAX_SIZE = 4 << 20
+_MAX_SIZE = 1 << 20
 """Bytes of build information: some kilobytes in practice, 100 for each module."""
+_MAX_LINES = 8192
 
 
 class Module(NamedTuple):
@@ -141,7 +142,10 @@ def _parse(version: bytes, modules: bytes, bits: int) -> BuildInfo | None:
     main = Module("", "")
     dependencies: list[Module] = []
     settings: list[tuple[str, str]] = []
-    for line in modules.decode("utf-8", "replace").split("\n"):
+    lines = modules.decode("utf-8", "replace").split("\n", _MAX_LINES)
+    if len(lines) > _MAX_LINES:
+        raise ElfError(f"the Go build information has more than {_MAX_LINES} lines: it is damaged")
+    for line in lines:
         kind, _, rest = line.partition("\t")
         if kind == "path":
             path = rest

@@ -12,11 +12,12 @@ import re
 import struct
 from array import array
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
 
 from symbols.code import return_sites
-from symbols.elf import PF_W, PF_X, PT_LOAD, Elf
+from symbols.elf import PF_R, PF_W, PF_X, Elf
 from symbols.errors import CodeError, ElfError
 from symbols.function import Function, Lookup
 from symbols.relocations import pointers_to, relative_addends
@@ -25,10 +26,11 @@ _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _MAGIC_116, _MAGIC_118, _MAGIC_120 = 0xFFFFFFFA, 0xFFFFFFF0, 0xFFFFFFF1
 _HEADER = re.compile(rb"[\xfa\xf0\xf1]\xff\xff\xff\x00\x00[\x01\x04]\x08")
 _ALIGNMENT = 8
-_MAX_CANDIDATES = 64
-_MAX_FUNCTIONS = 1 << 24
-_MAX_FUNCTION_SIZE = 4 << 20
-_BATCH = 1 << 14
+_MAX_CANDIDATES = 8
+_MAX_FUNCTIONS = 1 << 21
+_MAX_FUNCTION_SIZE = 1 << 18
+_MAX_SAME_NAME = 4096
+_BATCH, _MAX_BATCH_SIZE = 1 << 14, 16 << 20
 
 # Words of moduledata, the same since Go 1.16; moduledataverify1 checks the same relations at every start.
 _FUNCTION_NAMES, _FUNCTION_DATA, _FUNCTION_TABLE, _MIN_PC, _MAX_PC, _TEXT = 1, 13, 16, 20, 21, 22
@@ -67,21 +69,19 @@ def _find_table(elf: Elf) -> _Table | None:
                 raise ElfError(f"{elf.name} has a Go function table that no module data points to")
             return _Table(elf, header, text)
     for address in islice(_candidates(elf), _MAX_CANDIDATES):
-        header = _read_header(elf, address)
-        text = _text_start(elf, header) if header is not None else None
-        if header is not None and text is not None:
-            return _Table(elf, header, text)
+        with suppress(ElfError):  # bytes that look like a table and are not
+            header = _read_header(elf, address)
+            text = _text_start(elf, header) if header is not None else None
+            if header is not None and text is not None:
+                return _Table(elf, header, text)
     return None
 
 
 def _candidates(elf: Elf) -> Iterator[int]:
-    for segment in elf.segments:
-        if segment.type == PT_LOAD and not segment.flags & PF_X:
-            for start, chunk in elf.chunks(segment.offset, segment.file_size, _ALIGNMENT):
-                for match in _HEADER.finditer(chunk):
-                    address = segment.address + start + match.start()
-                    if not address % _ALIGNMENT:
-                        yield address
+    for start, chunk in elf.loaded_chunks(PF_R, PF_X, _ALIGNMENT):
+        for match in _HEADER.finditer(chunk):
+            if not (start + match.start()) % _ALIGNMENT:
+                yield start + match.start()
 
 
 def _read_header(elf: Elf, address: int) -> _Header | None:
@@ -130,14 +130,12 @@ def _text_start(elf: Elf, header: _Header) -> int | None:
 def _pointers(elf: Elf, value: int) -> Iterator[int]:
     """Yield the addresses in writable data that hold a pointer, in the file or by relocation."""
     wanted = value.to_bytes(8, "little")
-    for segment in elf.segments:
-        if segment.type == PT_LOAD and segment.flags & PF_W:
-            for start, chunk in elf.chunks(segment.offset, segment.file_size, len(wanted)):
-                at = chunk.find(wanted)
-                while at >= 0:
-                    if not (segment.address + start + at) % _ALIGNMENT:
-                        yield segment.address + start + at
-                    at = chunk.find(wanted, at + 1)
+    for start, chunk in elf.loaded_chunks(PF_W, 0, len(wanted)):
+        at = chunk.find(wanted)
+        while at >= 0:
+            if not (start + at) % _ALIGNMENT:
+                yield start + at
+            at = chunk.find(wanted, at + 1)
     yield from pointers_to(elf, value)
 
 
@@ -162,7 +160,9 @@ class _Table:
     def look_up(self, names: Collection[str]) -> Lookup:
         by_place = self._name_places(names)
         places: dict[str, set[int]] = {}
-        for index, place in self._functions_named(by_place):
+        for count, (index, place) in enumerate(self._functions_named(by_place)):
+            if count > _MAX_SAME_NAME:
+                raise ElfError(f"{self._elf.name} repeats a Go function without end: it is damaged")
             places.setdefault(by_place[place], set()).add(index)
         found: dict[str, Function] = {}
         refused: dict[str, str] = {}
@@ -206,6 +206,8 @@ class _Table:
             )
             places = array("Q" if self._header.wide else "I", entries)[1::2].tolist()
             low, high = min(places), max(places)
+            if high - low > _MAX_BATCH_SIZE:
+                raise ElfError(f"{self._elf.name} has its Go functions in no order: it is damaged")
             data = self._elf.read_address(self._header.functions_at + low, high - low + 4 * name_word + 4)
             if len(data) % 4 or any(place % 4 for place in places):
                 raise ElfError(f"{self._elf.name} has a Go function at an odd place: it is damaged")

@@ -20,9 +20,11 @@ _ENTRY_SIZE = 8 * _ENTRY_WORDS
 def relative_addends(elf: Elf, addresses: range) -> dict[int, int]:
     """Return the relocated pointers that stand in a range of addresses: address -> value. Raises ElfError."""
     found = {}
+    wanted = frozenset(addresses)
     for words in _tables(elf):
-        for index, address in enumerate(words[0::_ENTRY_WORDS].tolist()):
-            if address in addresses and words[index * _ENTRY_WORDS + 1] == _RELATIVE.get(elf.machine):
+        places = words[0::_ENTRY_WORDS].tolist()
+        for index, address in enumerate(places) if not wanted.isdisjoint(places) else ():
+            if address in wanted and words[index * _ENTRY_WORDS + 1] == _RELATIVE.get(elf.machine):
                 found[address] = words[index * _ENTRY_WORDS + 2]
     return found
 

@@ -24,6 +24,7 @@ _VERSION_HIDDEN = 0x8000
 _SYMBOL = struct.Struct("<IBBHQQ")
 _MAX_CHAIN = 16384
 """Symbols in one chain of a hash table: a few in practice, endless in a damaged one."""
+_MAX_SAME_NAME = 4096
 _MAX_PLACES = 65536
 """Places of the wanted names in a string table: one each in practice."""
 
@@ -125,6 +126,7 @@ def table_symbols(elf: Elf, table: Section, names: Collection[str]) -> Iterator[
     if not by_place:
         return
     wanted = frozenset(by_place)
+    count = 0
     for _, chunk in elf.chunks(table.offset, table.size - table.size % _SYMBOL.size):
         # Every sixth word is a name's place. Only these become Python objects, and only for a moment.
         places = array("I", chunk)[:: _SYMBOL.size // 4].tolist()
@@ -132,6 +134,9 @@ def table_symbols(elf: Elf, table: Section, names: Collection[str]) -> Iterator[
             continue
         for index, place in enumerate(places):
             if place in wanted:
+                count += 1
+                if count > _MAX_SAME_NAME:
+                    raise ElfError(f"{elf.name} repeats a symbol without end: it is damaged")
                 _, info, _, section, address, size = _SYMBOL.unpack_from(chunk, index * _SYMBOL.size)
                 if section:
                     yield Entry(by_place[place], address, size, info & 0xF, info >> 4)

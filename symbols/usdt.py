@@ -10,11 +10,10 @@ import re
 import struct
 from typing import NamedTuple
 
-from symbols.elf import PF_W, SHT_NOTE, Elf
+from symbols.elf import PF_W, Elf
 from symbols.errors import ElfError
 
 _OWNER, _TYPE = b"stapsdt", 3
-_MAX_PROBES = 65536
 
 
 class Register(NamedTuple):
@@ -81,16 +80,12 @@ def probes(elf: Elf) -> list[Probe]:
         return []
     base_section = next((s for s in elf.sections if s.name == ".stapsdt.base"), None)
     found = []
-    for section in elf.sections:
-        if section.type != SHT_NOTE or section.name != ".note.stapsdt":
-            continue
-        for note in elf.notes(section.offset, section.size):
-            if note.name == _OWNER and note.type == _TYPE:
-                probe = _probe(elf, note.content, base_section.address if base_section else None)
-                if probe is not None:
-                    found.append(probe)
-                if len(found) > _MAX_PROBES:
-                    raise ElfError(f"{elf.name} has more than {_MAX_PROBES} USDT probes: it is damaged")
+    section = elf.section(".note.stapsdt")
+    for note in elf.notes(section.offset, section.size) if section is not None else ():
+        if note.name == _OWNER and note.type == _TYPE:
+            probe = _probe(elf, note.content, base_section.address if base_section else None)
+            if probe is not None:
+                found.append(probe)
     return found
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,7 +53,7 @@ def go_tool() -> str:
 
 
 @pytest.fixture(scope="session")
-def go_program() -> Callable[..., Path]:
+def go_program() -> Iterator[Callable[..., Path]]:
     """Build the program with a toolchain ("local", "1.22.12") and flags; skips where it cannot be had."""
     go = go_tool()
 
@@ -82,4 +82,5 @@ def go_program() -> Callable[..., Path]:
         subprocess.run(command, cwd=folder, env=environment, check=True)
         return program
 
-    return build
+    yield build
+    shutil.rmtree(CACHE / "path", ignore_errors=True)  # toolchains of 250 MB each

@@ -108,10 +108,13 @@ def test_a_claimed_size_costs_no_memory(tmp_path: Path) -> None:
     path.write_bytes(data)
     os.truncate(path, 1 << 40)
     with Elf.open(path) as elf:
+        assert elf.build_id == ""
         with pytest.raises(ElfError, match="damaged"):
-            _ = elf.build_id
+            next(elf.notes(0, 1 << 39))
         with pytest.raises(ElfError, match="damaged"):
             elf.read(0, MAX_READ + 1)
+        with pytest.raises(ElfError, match="more than is searched"):
+            next(elf.chunks(0, 1 << 39))
 
 
 def test_a_file_that_shrinks_while_it_is_open(tmp_path: Path) -> None:
