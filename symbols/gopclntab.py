@@ -8,7 +8,6 @@ to `runtime.text`, which stands in the runtime's `moduledata`: the header of the
 
 from __future__ import annotations
 
-import re
 import struct
 from array import array
 from collections.abc import Collection, Iterator
@@ -24,7 +23,8 @@ from symbols.relocations import pointers_to, relative_addends
 
 _SECTIONS = (".gopclntab", ".data.rel.ro.gopclntab")
 _MAGIC_116, _MAGIC_118, _MAGIC_120 = 0xFFFFFFFA, 0xFFFFFFF0, 0xFFFFFFF1
-_HEADER = re.compile(rb"[\xfa\xf0\xf1]\xff\xff\xff\x00\x00[\x01\x04]\x08")
+_HEADER_STARTS = (b"\xff\xff\xff\0\0\x01\x08", b"\xff\xff\xff\0\0\x04\x08")
+_HEADER_START_SIZE = 8
 _ALIGNMENT = 8
 _MAX_CANDIDATES = 8
 _MAX_FUNCTIONS = 1 << 21
@@ -78,10 +78,15 @@ def _find_table(elf: Elf) -> _Table | None:
 
 
 def _candidates(elf: Elf) -> Iterator[int]:
-    for start, chunk in elf.loaded_chunks(PF_R, PF_X, _ALIGNMENT):
-        for match in _HEADER.finditer(chunk):
-            if not (start + match.start()) % _ALIGNMENT:
-                yield start + match.start()
+    """Yield the addresses of what looks like the start of a table."""
+    for start, chunk in elf.loaded_chunks(PF_R, PF_X, _HEADER_START_SIZE):
+        for ending in _HEADER_STARTS:
+            at = chunk.find(ending)
+            while at >= 0:
+                address = start + at - 1  # the magic number's first byte differs between versions
+                if not address % _ALIGNMENT:
+                    yield address
+                at = chunk.find(ending, at + 1)
 
 
 def _read_header(elf: Elf, address: int) -> _Header | None:
