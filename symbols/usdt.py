@@ -14,6 +14,8 @@ from symbols.elf import PF_W, Elf
 from symbols.errors import ElfError
 
 _OWNER, _TYPE = b"stapsdt", 3
+_MAX_TEXT = 4096
+"""Characters of the names and arguments of one probe: some tens in practice, a dozen for each argument."""
 
 
 class Register(NamedTuple):
@@ -90,8 +92,8 @@ def probes(elf: Elf) -> list[Probe]:
 
 
 def _probe(elf: Elf, content: bytes, base: int | None) -> Probe | None:
-    if len(content) < 24 or content.count(b"\0", 24) < 3:
-        raise ElfError(f"{elf.name} has a USDT note that is cut short: it is damaged")
+    if not 24 <= len(content) <= 24 + _MAX_TEXT or content.count(b"\0", 24) < 3:
+        raise ElfError(f"{elf.name} has a USDT note that is cut short or too long: it is damaged")
     address, base_then, semaphore = struct.unpack_from("<QQQ", content)
     provider, name, text = (part.decode("utf-8", "replace") for part in content[24:].split(b"\0")[:3])
     # prelink moves a library without rewriting the notes; how far, the section tells by its address.
@@ -115,7 +117,7 @@ _NUMBER = r"-?(?:0x[0-9a-fA-F]{1,16}|[0-9]{1,20})"
 _X86_REGISTER = re.compile(r"%([a-z0-9]+)")
 _X86_CONSTANT = re.compile(rf"\$({_NUMBER})")
 _X86_MEMORY = re.compile(
-    rf"(?P<symbol>[A-Za-z_.$][\w.$@]*)?(?P<displacement>(?:\+?{_NUMBER})+)?"
+    rf"(?P<symbol>[A-Za-z_.$][\w.$@]*)?(?P<displacement>\+?{_NUMBER}(?:[+-]{_NUMBER})*)?"
     r"\((?:%(?P<base>[a-z0-9]+))?(?:,%(?P<index>[a-z0-9]+)(?:,(?P<scale>[1248]))?)?\)"
 )
 _ARM64_REGISTER = re.compile(r"([xwvdsq][0-9]{1,2}|sp|xzr|wzr)")

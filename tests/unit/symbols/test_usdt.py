@@ -135,6 +135,18 @@ def test_a_note_that_is_cut_short() -> None:
         probes(tiny(builder))
 
 
+@pytest.mark.parametrize("part", ["1", "-1", "a1", "1+", "+1", "-", "[", "(", "%a,", "0x1"])
+def test_a_text_made_to_be_slow_to_parse(part: str) -> None:
+    """Without an end: a pattern that can split a text in many ways would try them all."""
+    for head in ("8@", "8@x", "8@[x1, ", "8@(%rax,", ""):
+        Probe("p", "n", 0, 0, None, head + part * (4000 // len(part))).arguments()
+
+
+def test_a_text_without_end_is_an_error() -> None:
+    with pytest.raises(ElfError, match="too long"):
+        probes(tiny(TinyElf().usdt((code_address(0), "p", "n", "8@%rax " * 1000))))
+
+
 @given(st.text(max_size=200))
 def test_any_argument_text(text: str) -> None:
     for argument in Probe("p", "n", 0, 0, None, text).arguments():
