@@ -74,7 +74,7 @@ class _Edge:
 
 
 _Counted = tuple[_Histogram, _Edge, _Histogram, bool]
-"""The series, the edge and its histogram that an exchange is counted in, and if it counts as a request of the edge."""
+"""The series, the edge and the edge's histogram for an exchange, and if it counts as a request of the edge."""
 
 
 class RedMetrics:

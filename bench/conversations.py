@@ -71,8 +71,8 @@ class _Writer:
     def spoke(
         self, end: _End, direction: abi.Direction, data: bytes, run: int, cause: int = 0, body_size: int = 0
     ) -> None:
-        """One turn: `data` at the position where the last turn of this direction ended, and the body behind it, which
-        is not captured."""
+        """One turn: `data` at the position where the last turn of this direction ended, and the body behind it,
+        which is not captured."""
         self._now += _STEP_NS
         turn = self._turns[end.id] = self._turns.get(end.id, 0) + 1
         position, _ = self._reach[end.id, direction]

@@ -258,8 +258,8 @@ class Http1Parser(Parser):
                 return
 
     def _whole_head(self, side: _Side, data: bytes, position: int, at: Context, body_size: int) -> bool:
-        """What `_captured` does where `data` is a head and nothing else, as most are, and `body_size` uncaptured bytes
-        follow it; False if it is something else. Raises MalformedError."""
+        """What `_captured` does where `data` is a head and nothing else, as most are, and `body_size` uncaptured
+        bytes follow it; False if it is something else. Raises MalformedError."""
         requests = self._requests
         if requests is None or len(data) > WHOLE_HEAD_MAX:
             return False
@@ -347,8 +347,8 @@ class Http1Parser(Parser):
     # --- heads --------------------------------------------------------------------------------------------
 
     def _request(self, side: _Side, head: RequestHead, position: int, at: Context, available: int) -> int:
-        """Report the request whose head begins at `position`, and behind which `available` bytes have come; how many of
-        them are accounted for, as all of its content. Raises MalformedError."""
+        """Report the request whose head begins at `position`, and behind which `available` bytes have come; how
+        many of them are accounted for, as all of its content. Raises MalformedError."""
         method, target, version, (kept, length, coding, expects_continue) = head
         self._begin_request(side, method)
         direction = side.direction
