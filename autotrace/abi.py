@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "91bd4533fec8911d"
+DIGEST = "a522ebdc64af93d4"
 
 
 class EventType(IntEnum):
@@ -16,6 +16,7 @@ class EventType(IntEnum):
     PROCESS_START = 5
     PROCESS_EXIT = 6
     PROCESS_SEEN = 7
+    PROCESS_TLS = 8
 
 
 class Direction(IntEnum):
@@ -37,13 +38,18 @@ class Counter(IntEnum):
     UNRECOGNISED_TURNS = 10
     READ_FAULTS = 11
     MISSED_RETURNS = 12
-    COUNTERS = 13
+    TLS_CONNS = 13
+    TLS_UNBOUND = 14
+    TLS_CONFLICTS = 15
+    TLS_FULL = 16
+    COUNTERS = 17
 
 
 class ConnFlag(IntEnum):
     CONN_FROM_START = 1
     CONN_OUTGOING = 2
     CONN_ESTABLISHED = 4
+    CONN_TLS = 8
 
 
 class Command(IntEnum):
@@ -69,7 +75,7 @@ tx_tail_len, tx_pad, local, remote."""
 CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, other_end, other_last_ts, other_tail, other_tail_len, other_pad, position, turn,
-direction, data_len, body_len."""
+direction, data_len, pad."""
 
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,
@@ -79,4 +85,4 @@ PROCESS_EVENT = Struct("<IIQQIIII16s")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad, comm."""
 
 WATCHED = Struct("<II")
-"""Fields: goid_offset, pad."""
+"""Fields: goid_offset, speaks_tls."""

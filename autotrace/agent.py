@@ -13,18 +13,30 @@ from threading import Event as Flag
 from typing import Any
 
 from autotrace.config import Config
+from autotrace.discovery.libraries import LibraryFinder, Use
 from autotrace.discovery.processes import Describer, Overrides, from_dict, to_dict
+from autotrace.discovery.procfs import Procfs
 from autotrace.discovery.selection import Selection
 from autotrace.discovery.table import ProcessTable
 from autotrace.errors import AutotraceError
 from autotrace.exporters import Exporters
 from autotrace.kernel.decode import DecodeError, decode
 from autotrace.kernel.source import Source, attach, spec
+from autotrace.kernel.uprobes import Uprobes
 from autotrace.ledger import Ledger
+from autotrace.library_probes import LibraryProbes
 from autotrace.metrics import RedMetrics
-from autotrace.model import Connection, Event, Process, ProcessExited, ProcessSeen, ProcessStarted
+from autotrace.model import (
+    Connection,
+    Event,
+    Process,
+    ProcessExited,
+    ProcessSeen,
+    ProcessSpeaksTls,
+    ProcessStarted,
+)
 from autotrace.pipeline import Pipeline
-from autotrace.probes import Manifests
+from autotrace.probes import Manifests, libraries
 from autotrace.protocols.http1_redact import Http1Redactor
 from autotrace.recording import Kind, Recorder, damaged, read
 from autotrace.redaction import Redaction
@@ -34,7 +46,7 @@ _SWEEP_NS = 200_000_000
 _TICK_NS = 1_000_000_000
 _NS = 1_000_000_000
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_PROCESS_EVENTS = (ProcessStarted, ProcessExited, ProcessSeen)
+_PROCESS_EVENTS = (ProcessStarted, ProcessExited, ProcessSeen, ProcessSpeaksTls)
 
 
 class Agent:
@@ -59,6 +71,7 @@ class Agent:
         self._describer = Describer(Manifests.load(), Overrides(service_names=dict(config.service_names)))
         self._processes = ProcessTable(self._describe)
         self._source: Source | None = None
+        self._libraries: LibraryProbes | None = None
         self._exporters: Exporters | None = None
         self._recorder: Recorder | None = None
         self._redaction = Redaction(Http1Redactor)
@@ -84,6 +97,9 @@ class Agent:
         )
         self._flavour = source.flavour
         self._log(f"attached by {source.flavour}")
+        if config.tls != "off":
+            finder = LibraryFinder(libraries.load(), Procfs(), config.tls)
+            self._libraries = LibraryProbes(finder, self._set_probes, self._log, self._ledger.note)
         # After the probes: what they import and open takes as long as all that is before it.
         self._exporters = Exporters(config, self._ledger, self._metrics)
         self._pipeline = _pipeline(
@@ -106,6 +122,8 @@ class Agent:
         if self._source is None:
             raise AutotraceError("the agent has not started: nothing can be watched yet")
         self._source.watch(pid)
+        if self._libraries is not None:
+            self._libraries.watched(pid, time.monotonic_ns())
 
     def stop(self) -> None:
         """Make `run` return soon. May be called from any thread, any number of times."""
@@ -119,6 +137,8 @@ class Agent:
             self._source.wait(_WAIT_SECONDS)
             self._handle(self._source.take())
             now = time.monotonic_ns()
+            if self._libraries is not None:
+                self._libraries.work(now)
             if now >= next_sweep:
                 self._source.sweep()
                 next_sweep = now + _SWEEP_NS
@@ -133,6 +153,9 @@ class Agent:
             self._handle(self._source.drain())
             self._tick(time.monotonic_ns())
             self._pipeline.finish(time.monotonic_ns())
+        if self._libraries is not None:
+            self._libraries.close()
+            self._libraries = None
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -189,6 +212,12 @@ class Agent:
         _follow(self._processes, event)
         if isinstance(event, ProcessSeen) and self._selection.wants(event.pid):
             self.watch(event.pid)
+        elif self._libraries is not None:
+            _follow_libraries(self._libraries, event)
+
+    def _set_probes(self, use: Use) -> Uprobes:
+        assert self._source is not None
+        return self._source.probe_library(use.library.programs, use.opened, list(use.probes))
 
     def _describe(self, pid: int) -> Process | None:
         process = self._describer.describe(pid)
@@ -206,7 +235,7 @@ class Agent:
         watched = self._source.watched()
         for pid in self._selection.initial():
             if pid not in watched:
-                self._source.watch(pid)
+                self.watch(pid)
                 self._processes.get(pid)
 
     def _tick(self, now: int) -> None:
@@ -222,6 +251,8 @@ class Agent:
             self._recorder.counters(counters)
             self._recorder.tick(now)
         self._processes.expire(now)
+        if self._libraries is not None and (gone := self._libraries.take_gone()):
+            self._source.forget_sessions(gone)
         self._watched = [self._processes.get(pid) for pid in sorted(self._source.watched())]
         self._connections = self._pipeline.connections
         if self._config.ports and not self._stopping.is_set():
@@ -286,6 +317,18 @@ def replay(config: Config, path: Path, log: Callable[[str], None]) -> dict[str, 
     finally:
         exporters.close()
     return ledger.snapshot()
+
+
+def _follow_libraries(libraries: LibraryProbes, event: Event) -> None:
+    if isinstance(event, ProcessStarted):
+        if event.parent:
+            libraries.forked(event.pid, event.parent, event.ts)
+        else:
+            libraries.watched(event.pid, event.ts)
+    elif isinstance(event, ProcessExited):
+        libraries.exited(event.pid, event.ts)
+    elif isinstance(event, ProcessSpeaksTls):
+        libraries.speaks_tls(event.pid)
 
 
 def _follow(processes: ProcessTable, event: Event) -> None:

@@ -252,6 +252,16 @@ class Config:
             "How to hook the sockets; auto takes the first of the others that this kernel allows.",
         ),
     )
+    tls: str = field(
+        default="*",
+        metadata=_about(
+            "tls",
+            _text("GLOB", "a glob for paths of TLS libraries, such as */libssl.so.3, or off"),
+            Group.CAPTURE,
+            "Read the plaintext of TLS in these libraries and programs only, as watched processes map them; "
+            "off for none.",
+        ),
+    )
     head_size: int = field(
         default=4 * KIB,
         metadata=_about(

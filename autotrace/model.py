@@ -67,6 +67,7 @@ class ConnectionOpened(NamedTuple):
     `opened_at` is the context of the connect call for an outgoing connection that was seen being made.
     `rx_end` and `tx_end` say where the directions stood just before those bytes (-1: not known), `rx_last_ts` and
     `tx_last_ts` when the last byte had moved until then (0: none had).
+    `tls` is true if the captured bytes are the plaintext of TLS: all positions count plaintext bytes from 0 then.
     """
 
     ts: int
@@ -86,6 +87,7 @@ class ConnectionOpened(NamedTuple):
     rx_last_ts: int = 0
     tx_end: int = -1
     tx_last_ts: int = 0
+    tls: bool = False
 
 
 class Chunk(NamedTuple):
@@ -165,7 +167,35 @@ class ProcessSeen(NamedTuple):
     pid: int
 
 
-Event = ConnectionOpened | Chunk | Progress | ConnectionClosed | ProcessStarted | ProcessExited | ProcessSeen
+class ProcessSpeaksTls(NamedTuple):
+    """A connection of a watched process speaks TLS, for the first time since its program began."""
+
+    ts: int
+    pid: int
+
+
+Event = (
+    ConnectionOpened
+    | Chunk
+    | Progress
+    | ConnectionClosed
+    | ProcessStarted
+    | ProcessExited
+    | ProcessSeen
+    | ProcessSpeaksTls
+)
+
+
+# --- probes in libraries --------------------------------------------------------------------------------------
+
+
+class Probe(NamedTuple):
+    """A BPF program at a function of a file: `offset` is that of the function in the file. `at_return`: it runs when
+    the function returns, not when it is entered."""
+
+    program: str
+    offset: int
+    at_return: bool
 
 
 # --- processes -----------------------------------------------------------------------------------------------
@@ -213,6 +243,7 @@ class Connection:
     remote_port: int
     from_start: bool
     opened_at: Context | None
+    tls: bool = False
     requests: int = 0
     """Requests seen so far on this connection."""
     _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
@@ -224,11 +255,14 @@ class Connection:
         TCP: (sender, receiver, sequence number). Addresses of the loopback range mean different hosts in
         different network namespaces, so the namespace is part of the key for them alone. Unix sockets: the two
         kernel sockets and the byte count, sound only if the connection was seen from its start; None if not.
+        TLS: its plaintext bytes are counted, which is as sound only from the start.
         """
+        if self.tls and not self.from_start:
+            return None
         if self.family == 1:
             if not self.from_start or not self.peer_socket:
                 return None
-        else:
+        elif not self.tls:
             position &= 0xFFFFFFFF
         if not self._wire_names:
             self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
@@ -244,7 +278,7 @@ class Connection:
             loopback = self.local_address.startswith("127.") or self.local_address == "::1"
             namespace = f", {self.netns if loopback else 0}"
         sender, receiver = reversed(ends) if receives else ends
-        kind = "unix" if self.family == 1 else "tcp"
+        kind = "unix" if self.family == 1 else "tls" if self.tls else "tcp"
         return f"({kind!r}, {sender}, {receiver}, ", f"{namespace})"
 
 

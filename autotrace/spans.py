@@ -50,7 +50,7 @@ KNOWN_METHODS = frozenset(
 _AF_UNIX = 1
 # An enum member as a global: a look-up in the class costs three times as much.
 _SERVER = Role.SERVER
-_DEFAULT_PORT = 80
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _CACHED_MAX = 4096
 
 _IN_WORDS = {
@@ -159,9 +159,10 @@ class SpanMaker:
             address, port = connection.local_address, connection.local_port
         else:
             address, port = connection.remote_address, connection.remote_port
+        scheme = "https" if connection.tls else "http"
         if authority:
             address, port = self._authority(authority)
-            port = port or _DEFAULT_PORT
+            port = port or _DEFAULT_PORTS[scheme]
         elif host := headers.get("host"):
             address, named_port = self._authority(host)
             # nginx names an upstream group here: where the connection goes is better known from the connection.
@@ -174,7 +175,7 @@ class SpanMaker:
             route = self._routes.route(process.service, role, path)
             name = f"{name} {route}"
         if role is _SERVER:
-            attributes[URL_SCHEME] = "http"
+            attributes[URL_SCHEME] = scheme
             if path:
                 attributes[URL_PATH] = path
                 attributes[HTTP_ROUTE] = route
@@ -184,7 +185,7 @@ class SpanMaker:
         elif path:
             attributes[URL_TEMPLATE] = route
             if authority or "host" in headers or connection.family != _AF_UNIX:
-                attributes[URL_FULL] = _full_url(address, port, path)
+                attributes[URL_FULL] = _full_url(scheme, address, port, path)
         if exchange.version:
             attributes[NETWORK_PROTOCOL_NAME] = "http"
             attributes[NETWORK_PROTOCOL_VERSION] = exchange.version
@@ -239,10 +240,10 @@ def _split_target(method: str, target: str) -> tuple[str, str]:
     return authority, slash + path or "/"
 
 
-def _full_url(address: str, port: int, path: str) -> str:
+def _full_url(scheme: str, address: str, port: int, path: str) -> str:
     host = f"[{address}]" if ":" in address else address
-    authority = host if port in (0, _DEFAULT_PORT) else f"{host}:{port}"
-    return f"http://{authority}{path if path.startswith('/') else ''}"
+    authority = host if port in (0, _DEFAULT_PORTS[scheme]) else f"{host}:{port}"
+    return f"{scheme}://{authority}{path if path.startswith('/') else ''}"
 
 
 def _error_type(exchange: Exchange) -> str:

@@ -18,6 +18,7 @@ from autotrace.model import (
     Event,
     ProcessExited,
     ProcessSeen,
+    ProcessSpeaksTls,
     ProcessStarted,
     Progress,
     new_tuple,
@@ -130,6 +131,7 @@ def _opened(fields: tuple[Any, ...]) -> ConnectionOpened:
         rx_last_ts=fields[22],
         tx_end=fields[26],
         tx_last_ts=fields[27],
+        tls=bool(flags & abi.ConnFlag.CONN_TLS),
     )
 
 
@@ -146,6 +148,11 @@ def _exited(record: bytes) -> ProcessExited:
 def _seen(record: bytes) -> ProcessSeen:
     fields = abi.PROCESS_EVENT.unpack_from(record)
     return ProcessSeen(fields[2], fields[4])
+
+
+def _speaks_tls(record: bytes) -> ProcessSpeaksTls:
+    fields = abi.PROCESS_EVENT.unpack_from(record)
+    return ProcessSpeaksTls(fields[2], fields[4])
 
 
 def _tail(tail: bytes, length: int) -> bytes:
@@ -180,5 +187,6 @@ _DECODERS: dict[int, Callable[[bytes], Event]] = {
         (abi.EventType.PROCESS_START, _started),
         (abi.EventType.PROCESS_EXIT, _exited),
         (abi.EventType.PROCESS_SEEN, _seen),
+        (abi.EventType.PROCESS_TLS, _speaks_tls),
     )
 }

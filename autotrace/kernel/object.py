@@ -34,6 +34,18 @@ from symbols.errors import SymbolsError
 _SWEEP = "sweep"
 _CONTROL = "control"
 _NEVER_ATTACHED = frozenset({_CONTROL, _SWEEP})
+SHARED_MAPS = (
+    "conns",
+    "counters",
+    "events",
+    "next_id",
+    "scratches",
+    "threads",
+    "tls_sessions",
+    "watched",
+)
+"""The maps of bpf/include/maps.h: programs of several objects work on them."""
+
 _REQUIRED_FUNCTIONS = frozenset({"tcp_sendmsg", "tcp_recvmsg"})
 _HAS_NONBLOCK = "recvmsg_has_nonblock"
 _PARAMETERS_WITH_NONBLOCK = 6
@@ -61,10 +73,11 @@ class Object:
     """The loaded programs and maps of a Spec. Close it (or leave its `with`) and nothing of it is left.
 
     Everything it owns is a file descriptor of this process, so a killed agent leaves nothing behind either.
+    With `maps_of` it works on the maps of another Object, by name, and outlives it if need be.
     Raises AutotraceError if the object is not from this version of autotrace, or the kernel refuses it.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, maps_of: Object | None = None) -> None:
         self._bpf = Libbpf()
         self._links: list[int] = []
         self._ring: Ring | None = None
@@ -78,6 +91,8 @@ class Object:
             )
         try:
             self._configure(spec, offsets)
+            if maps_of is not None:
+                self._share_maps(maps_of)
             result = self._bpf.bpf_object__load(self._object)
             if result:
                 reason = self._too_little_memory(result) or _load_failure(spec.path, result)
@@ -104,6 +119,13 @@ class Object:
             result = self._bpf.bpf_map__set_max_entries(self._map(name), entries)
             if result:
                 raise AutotraceError(f"map {name} cannot have {entries} entries: {errno_name(result)}")
+
+    def _share_maps(self, other: Object) -> None:
+        """Use the other's maps of the same name instead of making new ones."""
+        for name in SHARED_MAPS:
+            result = self._bpf.bpf_map__reuse_fd(self._map(name), other.map_fd(name))
+            if result:
+                raise AutotraceError(f"map {name} could not be shared: {errno_name(result)}")
 
     def _fit_to_kernel(self, has_nonblock: int) -> None:
         """Leave out the programs whose kernel function does not exist here, and tell the others about theirs.
@@ -187,6 +209,26 @@ class Object:
         except BaseException:
             self.detach()
             raise
+
+    def attach_uprobe(self, name: str, path: str, offset: int, *, at_return: bool) -> int:
+        """Run a program when any process executes the function at `offset` (of the file, not of memory) of the
+        file that `path` names now, or when it returns. Returns a handle for `destroy`.
+
+        Raises AutotraceError if the kernel refuses.
+        """
+        link = self._bpf.bpf_program__attach_uprobe(
+            self._program(name), at_return, -1, os.fsencode(path), offset
+        )
+        if not link:
+            raise AutotraceError(
+                f"a probe could not be set in {path}: {errno_name(ctypes.get_errno())}; "
+                f"see `autotrace doctor` for what this kernel allows ({self._bpf.last_words()})"
+            )
+        return link
+
+    def destroy(self, link: int) -> None:
+        """Take a probe of `attach_uprobe` away."""
+        self._bpf.bpf_link__destroy(link)
 
     def _attach_to_call(self, name: str, tracepoint: str) -> None:
         program = self._program(name)

@@ -10,7 +10,8 @@ from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import give_back_memory
 from autotrace.kernel.object import Object, Spec
-from autotrace.model import Connection
+from autotrace.kernel.uprobes import Uprobes
+from autotrace.model import Connection, Probe
 
 _OBJECTS = Path(__file__).resolve().parent.parent / "bpf"
 """The compiled programs; `make bpf` builds them, a wheel carries them."""
@@ -27,6 +28,7 @@ _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 _PID = struct.Struct("=I")
 _SOCKET = struct.Struct("=Q")
+_SESSION = struct.Struct("=QII")
 
 
 def spec(
@@ -42,14 +44,18 @@ def spec(
     """
     if flavour == "kprobe" and not _KPROBES.exists():
         raise AutotraceError("this kernel has no kprobes: it is built without CONFIG_KPROBES")
-    path = _OBJECTS / f"{flavour}.bpf.o"
-    if not path.exists():
-        raise AutotraceError(f"the BPF programs are not built ({path.name} is missing): run `make bpf`")
     return Spec(
-        path,
+        _built(flavour),
         {"head_size": head_size, "wakeup_bytes": WAKEUP_BYTES, "report_execs": int(report_execs)},
         {"events": ring_size, "conns": max_connections},
     )
+
+
+def _built(name: str) -> Path:
+    path = _OBJECTS / f"{name}.bpf.o"
+    if not path.exists():
+        raise AutotraceError(f"the BPF programs are not built ({path.name} is missing): run `make bpf`")
+    return path
 
 
 def attach(hooks: str, make_spec: Callable[[str], Spec]) -> Source:
@@ -83,6 +89,8 @@ class Source:
 
     def __init__(self, flavour: str, what: Spec) -> None:
         self.flavour = flavour
+        self._what = what
+        self._libraries: dict[str, Object] = {}
         self._object = Object(what)
         try:
             self._ring = self._object.open_ring()
@@ -98,6 +106,22 @@ class Source:
     def watched(self) -> set[int]:
         """The processes that are watched now."""
         return {_PID.unpack(key)[0] for key in self._object.keys("watched", _PID.size)}
+
+    def probe_library(self, programs: str, path: str, probes: list[Probe]) -> Uprobes:
+        """Set probes in a library: `programs` is the name of the object that holds their programs, `path` the
+        library's file. Raises AutotraceError; nothing is left set then."""
+        loaded = self._libraries.get(programs)
+        if loaded is None:
+            spec = Spec(_built(programs), self._what.constants, {})
+            loaded = self._libraries[programs] = Object(spec, self._object)
+            give_back_memory()
+        return Uprobes(loaded, path, probes)
+
+    def forget_sessions(self, pids: set[int]) -> None:
+        """Free what the kernel side holds for the TLS sessions of processes that are gone."""
+        for key in list(self._object.keys("tls_sessions", _SESSION.size)):
+            if _SESSION.unpack(key)[1] in pids:
+                self._object.delete("tls_sessions", key)
 
     def stop_capture(self, connection: Connection) -> None:
         """Capture no more bytes of a connection."""
@@ -139,4 +163,6 @@ class Source:
 
     def close(self) -> None:
         """Detach and free everything."""
+        for loaded in self._libraries.values():
+            loaded.close()
         self._object.close()

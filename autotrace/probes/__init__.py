@@ -7,20 +7,15 @@ runtime takes one file and no code.
 from __future__ import annotations
 
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from autotrace.errors import AutotraceError
+from autotrace.probes.table import ManifestError, Table, read_table
 
 _RUNGS = frozenset({"thread", "dispatch"})
-
-
-class ManifestError(AutotraceError):
-    """A manifest is wrong. The text is one sentence that names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,63 +154,8 @@ class Manifests:
         return Match(self._fallback, "nothing about it is specific to a known runtime")
 
 
-class _Table:
-    """A TOML table whose keys are taken one by one; what is left at the end is unknown."""
-
-    def __init__(self, file: Path, values: object, prefix: str = "") -> None:
-        self._file = file
-        self._prefix = prefix
-        if not isinstance(values, Mapping):
-            raise ManifestError(f"{file.name}: {prefix.rstrip('.')} must be a table")
-        self._values = dict(values)
-
-    def error(self, key: str, problem: str) -> ManifestError:
-        return ManifestError(f"{self._file.name}: {self._prefix}{key} {problem}")
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self._values.pop(key, default)
-        if value is None:
-            raise self.error(key, "is missing")
-        if not isinstance(value, str) or (default is None and not value):
-            raise self.error(key, "must be a text that is not empty")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self._values.pop(key, False)
-        if not isinstance(value, bool):
-            raise self.error(key, "must be true or false")
-        return value
-
-    def texts(self, key: str, *, required: bool = False) -> tuple[str, ...]:
-        if required and key not in self._values:
-            raise self.error(key, "is missing")
-        value = self._values.pop(key, [])
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            raise self.error(key, "must be a list of texts")
-        return tuple(value)
-
-    def table(self, key: str) -> _Table:
-        return _Table(self._file, self._values.pop(key), f"{self._prefix}{key}.")
-
-    def tables(self, key: str) -> list[_Table]:
-        value = self._values.pop(key, [])
-        if not isinstance(value, list):
-            raise self.error(key, "must be a list of tables")
-        return [_Table(self._file, item, f"{self._prefix}{key}.") for item in value]
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def finish(self) -> None:
-        for key in self._values:
-            raise self.error(key, "is not a key that a manifest can have")
-
-
 def _read(file: Path) -> Manifest:
-    try:
-        table = _Table(file, tomllib.loads(file.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{file.name} is not TOML: {error}") from error
+    table = read_table(file)
     if not table.has("recognise"):
         raise table.error("recognise", "is missing")
     manifest = Manifest(
@@ -234,7 +174,7 @@ def _read(file: Path) -> Manifest:
     return manifest
 
 
-def _links(table: _Table) -> tuple[str, ...]:
+def _links(table: Table) -> tuple[str, ...]:
     links = table.texts("links", required=True)
     for rung in links:
         if rung not in _RUNGS:
@@ -242,7 +182,7 @@ def _links(table: _Table) -> tuple[str, ...]:
     return links
 
 
-def _recognise(table: _Table) -> Recognise:
+def _recognise(table: Table) -> Recognise:
     recognise = Recognise(
         executables=table.texts("executables"),
         libraries=table.texts("libraries"),
@@ -255,7 +195,7 @@ def _recognise(table: _Table) -> Recognise:
     return recognise
 
 
-def _interpreter(table: _Table) -> Interpreter:
+def _interpreter(table: Table) -> Interpreter:
     interpreter = Interpreter(
         name_options=table.texts("name_options"),
         value_options=table.texts("value_options"),
@@ -279,7 +219,7 @@ def _interpreter(table: _Table) -> Interpreter:
     return interpreter
 
 
-def _launcher(table: _Table) -> Launcher:
+def _launcher(table: Table) -> Launcher:
     launcher = Launcher(
         scripts=table.texts("scripts", required=True),
         options=table.texts("options"),

@@ -226,4 +226,5 @@ def _connection(event: ConnectionOpened) -> Connection:
         remote_port=event.remote_port,
         from_start=event.from_start,
         opened_at=event.opened_at,
+        tls=event.tls,
     )

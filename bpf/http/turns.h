@@ -6,6 +6,8 @@
 
 #include "../include/conn.h"
 #include "../include/iov.h"
+#include "../process/lifecycle.h"
+#include "../tls/binding.h"
 #include "head.h"
 #include "recognise.h"
 
@@ -159,6 +161,11 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	start = recognise(scratch->data, length);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
+			if (!conn->tls && starts_tls_record(scratch->data, length)) {
+				tell_of_tls();
+				mark_tls(conn);
+				return 1;
+			}
 			conn->skip[direction] = 1;
 			count(AT_UNRECOGNISED_TURNS);
 			return 1;

@@ -22,6 +22,7 @@ enum at_event_type {
 	AT_PROCESS_START = 5,
 	AT_PROCESS_EXIT = 6,
 	AT_PROCESS_SEEN = 7, /* an exec of a process that is not watched; user space may decide to watch it */
+	AT_PROCESS_TLS = 8,  /* the first connection of a watched program that speaks TLS */
 };
 
 enum at_direction {
@@ -45,13 +46,19 @@ enum at_counter {
 		10,		/* turns of connections that have not spoken a known protocol: not captured */
 	AT_READ_FAULTS = 11,	/* user memory that could not be read */
 	AT_MISSED_RETURNS = 12, /* kretprobes that did not run: the end of a call was told late */
-	AT_COUNTERS = 13,
+	AT_TLS_CONNS = 13,	/* connections that speak TLS: their own bytes are not captured */
+	AT_TLS_UNBOUND =
+		14, /* calls of a TLS library whose plaintext belongs to no known connection: not captured */
+	AT_TLS_CONFLICTS = 15, /* TLS sessions given up: two connections were claimed for one */
+	AT_TLS_FULL = 16,      /* no room for another TLS session */
+	AT_COUNTERS = 17,
 };
 
 enum at_conn_flag {
 	AT_CONN_FROM_START = 1, /* seen being made */
 	AT_CONN_OUTGOING = 2,	/* made by connect() in a watched process */
 	AT_CONN_ESTABLISHED = 4,
+	AT_CONN_TLS = 8, /* what is captured is its plaintext, and positions count plaintext bytes from 0 */
 };
 
 struct at_header {
@@ -118,7 +125,7 @@ struct at_progress_event { /* AT_PROGRESS */
 	__u32 pad;
 };
 
-struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN */
+struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN, AT_PROCESS_TLS */
 	struct at_header h;
 	__u32 parent;
 	__u32 pad;
@@ -128,7 +135,7 @@ struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN 
 /* The value of the `watched` map: what the programs need to know of a process. Key: thread group id. */
 struct at_watched {
 	__u32 goid_offset; /* Go: offset of goid in runtime.g; 0: not Go or not known */
-	__u32 pad;
+	__u32 speaks_tls;  /* AT_PROCESS_TLS was sent */
 };
 
 /* The commands of the `control` program. */

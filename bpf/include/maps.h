@@ -48,7 +48,21 @@ struct conn {
 	__u8 ended;	 /* TCP is done with it, its last bytes are still to be read */
 	__u8 in_head[2]; /* a head was begun, and its end was not captured */
 	__u8 whole;	 /* the answers' windows go to user space whole: several requests wait, or a HEAD */
-	__u8 pad[4];
+	__u8 tls; /* it speaks TLS: its own bytes are not captured, and all of the above is about its plaintext */
+	__u8 pad[3];
+	__u64 ssl; /* the TLS session whose plaintext it carries, once that is known */
+};
+
+/* The call of a TLS library that a thread is in. */
+struct tls_call {
+	__u64 session; /* 0: in none */
+	__u64 buffer;
+	__u64 length;
+	__u64 done; /* where the count is returned; 0: it is the result */
+	__u32 run;
+	__u8 direction; /* enum at_direction, or TLS_NO_BYTES */
+	__u8 captured;
+	__u8 pad[2];
 };
 
 struct thread {
@@ -62,6 +76,33 @@ struct thread {
 	__u64 receiving_sk; /* kprobes: set between the start and the end of a receiving call */
 	__u32 receiving_flags;
 	__u32 unread; /* the bytes of the sending call in progress could not all be read when it began */
+	struct tls_call tls_call;
+	__u64 tls_received; /* the TLS connection it received from since its last call of a TLS library; or SEVERAL */
+	__u64 tls_called; /* the TLS session it used since its last send on a TLS connection; or SEVERAL */
+	__u32 tls_run;	  /* the run that both belong to */
+	__u32 pad;
+};
+
+#define SEVERAL 1
+
+/* A TLS session (SSL * of OpenSSL and the like) of a process, as far as its library tells of it. */
+struct tls_key {
+	__u64 session;
+	__u32 tgid;
+	__u32 pad;
+};
+
+struct tls_session {
+	__u64 sk; /* the socket of its connection; 0: not known */
+	__u64 conn_id;
+	__u64 candidate; /* socket that one sign speaks for; see bpf/tls/binding.h */
+	__u64 candidate_id;
+	__u64 position[2]; /* plaintext bytes that moved while the connection was not known */
+	__u8 signs;
+	__u8 by_signs;	 /* bound by signs, not by a call inside a call */
+	__u8 from_start; /* seen being made */
+	__u8 given_up;
+	__u8 pad[4];
 };
 
 /* Key: thread group id. Written by user space (selection) and at fork; read by every program; deleted at exit
@@ -89,6 +130,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct thread);
 } threads SEC(".maps");
+
+/* Key: process and session. Written by the programs of TLS libraries and the socket core; deleted when the session
+ * is freed, and by user space when its process is gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct tls_key);
+	__type(value, struct tls_session);
+} tls_sessions SEC(".maps");
 
 /* Key: enum at_counter. Written by all programs; read by user space. */
 struct {

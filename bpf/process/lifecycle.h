@@ -23,8 +23,20 @@ static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 pare
 	event->parent = parent;
 	event->pad = 0;
 	bpf_get_current_comm(event->comm, sizeof(event->comm));
-	bpf_ringbuf_submit(event, wakeup);
+	/* Until user space has found the library, its plaintext goes by unseen. */
+	bpf_ringbuf_submit(event, type == AT_PROCESS_TLS ? BPF_RB_FORCE_WAKEUP : wakeup);
 	count(AT_SENT);
+}
+
+/* User space looks for the TLS library of a program when it first speaks TLS. */
+static __always_inline void tell_of_tls(void)
+{
+	struct at_watched *process = current_watched();
+
+	if (!process || process->speaks_tls)
+		return;
+	process->speaks_tls = 1;
+	send_process_event(AT_PROCESS_TLS, bpf_get_current_pid_tgid() >> 32, 0);
 }
 
 /* include/trace/events/sched.h: sched_process_fork(parent, child) */
@@ -57,6 +69,7 @@ int process_execs(struct bpf_raw_tracepoint_args *ctx)
 		bpf_map_delete_elem(&threads, &old_tid);
 		/* Another program now: what was known of its runtime no longer holds. */
 		process->goid_offset = 0;
+		process->speaks_tls = 0;
 		send_process_event(AT_PROCESS_START, tgid, 0);
 	} else if (report_execs) {
 		send_process_event(AT_PROCESS_SEEN, tgid, 0);

@@ -26,6 +26,10 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	}
 	if (!conn->announced)
 		return 0;
+	if (conn->ended && is_released((struct sock *)*key)) {
+		close_conn((struct sock *)*key, conn, conn->error);
+		return 0;
+	}
 	if (conn->dirty[AT_RX] && now - conn->reach[AT_RX].last_ts > SWEEP_QUIET_NS)
 		send_progress(conn, AT_RX);
 	if (conn->dirty[AT_TX] && now - conn->reach[AT_TX].last_ts > SWEEP_QUIET_NS)

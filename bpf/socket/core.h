@@ -24,6 +24,10 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 		conn = make_conn(sk, AT_CONN_ESTABLISHED);
 	if (!conn)
 		return;
+	if (conn->tls) {
+		tls_bytes_move(thread, conn, sk, AT_TX);
+		return;
+	}
 	thread->sending_sk = (__u64)sk;
 	thread->unread = 0;
 	if (conn->speaker != AT_TX)
@@ -34,6 +38,10 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 		return;
 	fill_context(&at, process, thread, now, cause);
 	thread->unread = !capture(sk, AT_TX, sent_position(conn, sk), bytes, &at);
+	if (conn->tls) { /* as these bytes have shown */
+		thread->sending_sk = 0;
+		tls_bytes_move(thread, conn, sk, AT_TX);
+	}
 }
 
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */
@@ -41,7 +49,9 @@ static __always_inline void send_unseen_begins(struct sock *sk)
 {
 	struct thread *thread = current_thread();
 
-	if (thread && find_conn(sk)) {
+	struct conn *conn = find_conn(sk);
+
+	if (thread && conn && !conn->tls) {
 		thread->sending_sk = (__u64)sk;
 		thread->unread = 0;
 	}
@@ -110,7 +120,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		/* The end of a stream makes an event loop act too, like bytes do. */
 		if (conn) {
 			set_cause(thread, conn->id);
-			if (conn->ended)
+			if (conn->ended && !conn->tls)
 				close_conn(sk, conn, conn->error);
 		}
 		return;
@@ -125,15 +135,24 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		if (conn->family != AF_UNIX)
 			conn->reach[AT_RX].end -= got;
 	}
+	set_cause(thread, conn->id);
+	if (conn->tls) {
+		tls_bytes_move(thread, conn, sk, AT_RX);
+		return;
+	}
+	thread->tls_received = 0;
 	end = received_position(conn, sk, got);
 	if (conn->speaker != AT_RX) {
 		tell_what_was_sent(thread, sk);
 		catch_up(conn, sk);
 	}
-	set_cause(thread, conn->id);
 	bytes->length = got;
 	fill_context(&at, process, thread, now, 0);
 	capture(sk, AT_RX, end - got, bytes, &at);
+	if (conn->tls) { /* as these bytes have shown */
+		tls_bytes_move(thread, conn, sk, AT_RX);
+		return;
+	}
 	moved(conn, AT_RX, end, bytes, now);
 	if (conn->ended && !has_unread_bytes(sk))
 		close_conn(sk, conn, conn->error);
@@ -149,6 +168,8 @@ static __always_inline void receive_unseen_ends(struct sock *sk, __s64 got)
 	if (!conn || !thread || got <= 0)
 		return;
 	set_cause(thread, conn->id);
+	if (conn->tls)
+		return;
 	moved(conn, AT_RX, received_position(conn, sk, got), &nowhere, bpf_ktime_get_ns());
 }
 
@@ -238,7 +259,7 @@ static __always_inline void tcp_state_changes(struct sock *sk, int state)
 		conn->flags |= AT_CONN_ESTABLISHED;
 	} else if (conn && state == TCP_CLOSE) {
 		conn->error = BPF_CORE_READ(sk, sk_err);
-		if (conn->announced && has_unread_bytes(sk))
+		if (conn->announced && (conn->tls ? !is_released(sk) : has_unread_bytes(sk)))
 			conn->ended = 1;
 		else
 			close_conn(sk, conn, conn->error);

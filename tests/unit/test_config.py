@@ -24,6 +24,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "user": ("nobody", "nobody"),
     "service_names": ({"*/nginx": "edge", "node": "shop"}, (("*/nginx", "edge"), ("node", "shop"))),
     "hooks": ("tracepoint", "tracepoint"),
+    "tls": ("*/libssl.so.3", "*/libssl.so.3"),
     "head_size": ("1KiB", 1024),
     "ring_size": (65536, 65536),
     "max_connections": (100, 100),

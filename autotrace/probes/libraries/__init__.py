@@ -1,0 +1,97 @@
+"""Library manifests: how a library is recognised in a process, and which BPF program stands at which function.
+
+One TOML file per library stands beside this module; docs/adding-a-runtime.md describes the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
+
+from autotrace.probes.table import Table, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function of a library, and the BPF programs at its entry and its return ("": none). A file without one that
+    is `required` is not probed at all; a version of the library may lack any other."""
+
+    name: str
+    required: bool = False
+    enters: str = ""
+    returns: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """One library. `programs` names the object its BPF programs are in.
+
+    A mapped file is the library if its base name matches one of `files`, shell patterns. It may have the library
+    inside if its base name matches one of `inside`, or if it is the executable itself: it has it, if it exports the
+    required functions.
+    """
+
+    name: str
+    display: str
+    programs: str
+    files: tuple[str, ...]
+    inside: tuple[str, ...]
+    functions: tuple[Function, ...]
+
+    def is_file(self, path: str) -> bool:
+        """Tell if the file at `path` is this library, by its name."""
+        return _matches(path, self.files)
+
+    def may_be_inside(self, path: str) -> bool:
+        """Tell if the file at `path`, which is no executable, may have this library inside."""
+        return _matches(path, self.inside)
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(function.name for function in self.functions if function.required)
+
+
+def load(directory: Path | None = None) -> tuple[Library, ...]:
+    """Read every manifest in `directory`, by default those that come with autotrace.
+
+    Raises ManifestError for an unknown, missing or wrong key, naming the file and the key.
+    """
+    folder = directory or Path(__file__).parent
+    return tuple(_read(file) for file in sorted(folder.glob("*.toml")))
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    base = PurePath(path).name
+    return any(fnmatchcase(base, pattern) for pattern in patterns)
+
+
+def _read(file: Path) -> Library:
+    table = read_table(file)
+    recognise = table.table("recognise")
+    library = Library(
+        name=table.text("name"),
+        display=table.text("display"),
+        programs=table.text("programs"),
+        files=recognise.texts("files", required=True),
+        inside=recognise.texts("inside"),
+        functions=tuple(_function(each) for each in table.tables("functions")),
+    )
+    recognise.finish()
+    table.finish()
+    if not library.required:
+        raise table.error("functions", "has none that is required: any file would have the library inside")
+    return library
+
+
+def _function(table: Table) -> Function:
+    function = Function(
+        name=table.text("name"),
+        required=table.flag("required"),
+        enters=table.text("enters", ""),
+        returns=table.text("returns", ""),
+    )
+    table.finish()
+    if not function.enters and not function.returns:
+        raise table.error("enters", "or returns is missing")
+    return function

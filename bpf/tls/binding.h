@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Which connection a TLS session belongs to.
+ *
+ * A library that reads and writes the socket itself does it inside a call that a program of bpf/tls sees: that is
+ * certain. Where the application moves the ciphertext (memory BIOs), there are two signs:
+ *
+ *   received   the thread received from just one TLS connection, then called the library to read from this session
+ *   sent       the thread called the library for just this session, then sent on a TLS connection
+ *
+ * both without a wait between. One sign is not believed, for either can be an accident of buffering; one of each
+ * kind for the same connection is, if none spoke for another one in between. From then on every sign of the first
+ * kind must agree, or the session is given up.
+ */
+#ifndef AUTOTRACE_TLS_BINDING_H
+#define AUTOTRACE_TLS_BINDING_H
+
+#include "../include/context.h"
+
+enum sign {
+	SIGN_RECEIVED = 1,
+	SIGN_SENT = 2,
+	SIGN_BOTH = 3,
+};
+
+/* Turns of a TLS handshake before which no plaintext can have passed: the hello of each side. */
+#define HELLO_TURNS 2
+
+#define TLS_RECORD_LOOK 3 /* bytes that tell a TLS record */
+
+/* Does a turn start with a TLS record (RFC 8446 section 5.1): a handshake, or what a connection older than the agent
+ * is in the middle of? */
+static __always_inline bool starts_tls_record(const __u8 *data, __u32 length)
+{
+	return length >= TLS_RECORD_LOOK && data[0] >= 0x14 && data[0] <= 0x17 && data[1] == 3 &&
+	       data[2] <= 4;
+}
+
+static __always_inline struct tls_session *find_session(__u64 session)
+{
+	struct tls_key key = {.session = session, .tgid = bpf_get_current_pid_tgid() >> 32};
+
+	return bpf_map_lookup_elem(&tls_sessions, &key);
+}
+
+/* From here on what the connection carries is the plaintext, of which nothing has moved yet. */
+static __always_inline void start_plaintext(struct conn *conn)
+{
+	conn->speaker = TURN_NONE;
+	conn->turn = 0;
+	__builtin_memset(conn->reach, 0, sizeof(conn->reach));
+	__builtin_memset(conn->turn_start, 0, sizeof(conn->turn_start));
+	__builtin_memset(conn->captured_end, 0, sizeof(conn->captured_end));
+	__builtin_memset(conn->body_end, 0, sizeof(conn->body_end));
+	__builtin_memset(conn->in_head, 0, sizeof(conn->in_head));
+	__builtin_memset(conn->told, 0, sizeof(conn->told));
+	__builtin_memset(conn->skip, 0, sizeof(conn->skip));
+	__builtin_memset(conn->dirty, 0, sizeof(conn->dirty));
+}
+
+/* The connection's bytes are TLS records. The turn that began with them goes on being counted as such until a session
+ * is bound: see HELLO_TURNS. */
+static __always_inline void mark_tls(struct conn *conn)
+{
+	__u32 turn = conn->turn;
+	__u8 speaker = conn->speaker;
+
+	start_plaintext(conn);
+	conn->turn = turn;
+	conn->speaker = speaker;
+	conn->tls = 1;
+	conn->flags |= AT_CONN_TLS;
+	count(AT_TLS_CONNS);
+}
+
+/* The connection of a session; 0 if it is not known or over. */
+static __always_inline struct conn *session_conn(struct tls_session *session)
+{
+	__u64 key = session->sk;
+	struct conn *conn = key ? bpf_map_lookup_elem(&conns, &key) : 0;
+
+	return conn && conn->id == session->conn_id && !session->given_up ? conn : 0;
+}
+
+static __always_inline void give_up(struct tls_session *session)
+{
+	session->given_up = 1;
+	count(AT_TLS_CONFLICTS);
+}
+
+/* `session` is that of the TLS connection `sk`. A global function: see iov.h. */
+__noinline int bind_session(__u64 id, __u64 sk, __u32 by_signs)
+{
+	struct tls_session *session = find_session(id);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
+
+	if (!session || !conn || !conn->tls || session->given_up)
+		return 0;
+	if (session->sk && session_conn(session)) {
+		if (session->sk != sk)
+			give_up(session);
+		return 0;
+	}
+	/* Another session speaks on it: TLS inside TLS. The one next to the socket came first. */
+	if (conn->ssl && conn->ssl != id)
+		return 0;
+	session->sk = sk;
+	session->conn_id = conn->id;
+	session->by_signs = by_signs;
+	if (conn->ssl == id) /* a forked child goes on with it */
+		return 1;
+	if (!session->from_start &&
+	    (conn->turn > HELLO_TURNS || session->position[0] || session->position[1]))
+		conn->flags &= ~AT_CONN_FROM_START;
+	conn->ssl = id;
+	start_plaintext(conn);
+	conn->reach[AT_RX].end = session->position[AT_RX];
+	conn->reach[AT_TX].end = session->position[AT_TX];
+	return 1;
+}
+
+/* A sign that `session` is that of the connection `sk`. A global function: see iov.h. */
+__noinline int take_sign(__u64 id, __u64 sk, __u32 sign)
+{
+	struct tls_session *session = find_session(id);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
+
+	if (!session || !conn)
+		return 0;
+	if (session_conn(session)) {
+		if (session->by_signs && sign == SIGN_RECEIVED && session->sk != sk)
+			give_up(session);
+		return 0;
+	}
+	if (conn->ssl)
+		return 0;
+	if (session->candidate != sk || session->candidate_id != conn->id) {
+		session->candidate = sk;
+		session->candidate_id = conn->id;
+		session->signs = 0;
+	}
+	session->signs |= sign;
+	if (session->signs == SIGN_BOTH)
+		bind_session(id, sk, 1);
+	return 0;
+}
+
+/* Is the thread inside a call of a TLS library? A wait inside it would be one whose end was not seen. */
+static __always_inline bool in_tls_call(const struct thread *thread)
+{
+	return thread->tls_call.session && thread->tls_call.run == thread->run;
+}
+
+static __always_inline void forget_old_signs(struct thread *thread)
+{
+	if (thread->tls_run == thread->run)
+		return;
+	thread->tls_run = thread->run;
+	thread->tls_received = 0;
+	thread->tls_called = 0;
+}
+
+static __always_inline void keep_one(__u64 *slot, __u64 value)
+{
+	if (!*slot)
+		*slot = value;
+	else if (*slot != value)
+		*slot = SEVERAL;
+}
+
+/* The thread moves bytes of a TLS connection. */
+static __always_inline void tls_bytes_move(struct thread *thread, struct conn *conn, struct sock *sk,
+					   __u32 direction)
+{
+	if (!conn->ssl && conn->speaker != direction) {
+		conn->speaker = direction;
+		conn->turn++;
+	}
+	if (in_tls_call(thread)) {
+		bind_session(thread->tls_call.session, (__u64)sk, 0);
+		return;
+	}
+	forget_old_signs(thread);
+	if (direction == AT_RX) {
+		keep_one(&thread->tls_received, (__u64)sk);
+		return;
+	}
+	if (thread->tls_called > SEVERAL)
+		take_sign(thread->tls_called, (__u64)sk, SIGN_SENT);
+	thread->tls_called = 0;
+}
+
+/* The thread calls its library for a session; `reads` if that can consume what was received. */
+static __always_inline void tls_session_used(struct thread *thread, __u64 id, bool reads)
+{
+	forget_old_signs(thread);
+	keep_one(&thread->tls_called, id);
+	if (!reads)
+		return;
+	if (thread->tls_received > SEVERAL)
+		take_sign(id, thread->tls_received, SIGN_RECEIVED);
+	thread->tls_received = 0;
+}
+
+#endif

@@ -1,0 +1,44 @@
+"""TLS for end-to-end tests: certificates, and libraries that only the test's own programs map.
+
+A probe in a library's file is hit by every process that maps the file. So the programs of these tests get copies of
+the libraries, and the agent may probe nothing but these copies.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+
+
+class Tls:
+    """A folder with cert.pem and key.pem for localhost, and copies of libraries."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.libraries = folder / "libraries"
+        self.libraries.mkdir(parents=True)
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem"), "-days", "2",
+             "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+    def copy(self, *files: str | Path) -> Path:
+        """Copy files into the folder of libraries, under their own names; returns the copy of the last."""
+        for file in files:
+            shutil.copy(file, self.libraries)
+        return self.libraries / Path(files[-1]).name
+
+    def openssl(self) -> str:
+        """Copy OpenSSL; what is put before a command to make it use the copy."""
+        self.copy(LIBRARIES / "libssl.so.3", LIBRARIES / "libcrypto.so.3")
+        return f"env LD_LIBRARY_PATH={self.libraries}"
+
+
+def only_copies(folder: Path) -> tuple[str, ...]:
+    """Options of an agent that may probe nothing but what stands somewhere in `folder`."""
+    return ("--tls", f"{folder}/*")
