@@ -36,10 +36,10 @@ class _Attached:
 
 
 class LibraryProbes:
-    """Sets the probes of each file once, however many processes map it, and takes them away when none does any more.
+    """Sets the probes of each file once, however many processes map it, and takes them away when none does.
 
-    `set_probes` sets those of a Use and raises AutotraceError if it cannot. `log` is told, and `note` counts under the
-    stage "tls". Times are monotonic nanoseconds.
+    `set_probes` sets those of a Use and raises AutotraceError if it cannot. `log` is told, and `note` counts,
+    under the stage "tls". Times are monotonic nanoseconds.
     """
 
     def __init__(

@@ -190,8 +190,10 @@ Event = (
 
 
 class Probe(NamedTuple):
-    """A BPF program at a function of a file: `offset` is that of the function in the file. `at_return`: it runs when
-    the function returns, not when it is entered."""
+    """A BPF program at a function of a file: `offset` is that of the function in the file.
+
+    `at_return`: it runs when the function returns, not when it is entered.
+    """
 
     program: str
     offset: int

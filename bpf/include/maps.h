@@ -50,7 +50,8 @@ struct conn {
 	__u8 whole;	 /* the answers' windows go to user space whole: several requests wait, or a HEAD */
 	__u8 tls; /* it speaks TLS: its own bytes are not captured, and all of the above is about its plaintext */
 	__u8 pad[3];
-	__u64 ssl; /* the TLS session whose plaintext it carries, once that is known */
+	__u64 ssl;   /* the TLS session whose plaintext it carries, once that is known */
+	__u64 claim; /* until then, the one that the last sign spoke for; see bpf/tls/binding.h */
 };
 
 /* The call of a TLS library that a thread is in. */
@@ -79,7 +80,9 @@ struct thread {
 	struct tls_call tls_call;
 	__u64 tls_received; /* the TLS connection it received from since its last call of a TLS library; or SEVERAL */
 	__u64 tls_called; /* the TLS session it used since its last send on a TLS connection; or SEVERAL */
-	__u32 tls_run;	  /* the run that both belong to */
+	__u64 tls_sent;	  /* the one it used before that send, if it was just one */
+	__u64 tls_last;	  /* the one it used last */
+	__u32 tls_run;	  /* the run that these belong to */
 	__u32 pad;
 };
 

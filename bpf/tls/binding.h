@@ -5,10 +5,14 @@
  * certain. Where the application moves the ciphertext (memory BIOs), there are two signs:
  *
  *   received   the thread received from just one TLS connection, then called the library to read from this session
- *   sent       the thread called the library for just this session, then sent on a TLS connection
+ *              (or to write the first bytes of it, which can end the handshake)
+ *   sent       the thread called the library for just this session, then sent on a TLS connection. Sessions and
+ *              connections that are bound do not count, nor do more calls for the one that was sent for last.
+ *              If it called for several, the last of them counts where it agrees with what was received.
  *
  * both without a wait between. One sign is not believed, for either can be an accident of buffering; one of each
- * kind for the same connection is, if none spoke for another one in between. From then on every sign of the first
+ * kind for the same pair is, if none spoke for another connection of the session, or another session of the
+ * connection, in between. From then on every sign of the first
  * kind must agree, or the session is given up.
  */
 #ifndef AUTOTRACE_TLS_BINDING_H
@@ -133,7 +137,8 @@ __noinline int take_sign(__u64 id, __u64 sk, __u32 sign)
 	}
 	if (conn->ssl)
 		return 0;
-	if (session->candidate != sk || session->candidate_id != conn->id) {
+	if (session->candidate != sk || session->candidate_id != conn->id || conn->claim != id) {
+		conn->claim = id;
 		session->candidate = sk;
 		session->candidate_id = conn->id;
 		session->signs = 0;
@@ -142,6 +147,15 @@ __noinline int take_sign(__u64 id, __u64 sk, __u32 sign)
 	if (session->signs == SIGN_BOTH)
 		bind_session(id, sk, 1);
 	return 0;
+}
+
+/* Has a sign spoken for this pair, and none for another one since? */
+static __always_inline bool agrees(__u64 id, const struct conn *conn, struct sock *sk)
+{
+	struct tls_session *session = find_session(id);
+
+	return session && session->signs && session->candidate == (__u64)sk &&
+	       session->candidate_id == conn->id && conn->claim == id;
 }
 
 /* Is the thread inside a call of a TLS library? A wait inside it would be one whose end was not seen. */
@@ -157,6 +171,7 @@ static __always_inline void forget_old_signs(struct thread *thread)
 	thread->tls_run = thread->run;
 	thread->tls_received = 0;
 	thread->tls_called = 0;
+	thread->tls_sent = 0;
 }
 
 static __always_inline void keep_one(__u64 *slot, __u64 value)
@@ -184,21 +199,31 @@ static __always_inline void tls_bytes_move(struct thread *thread, struct conn *c
 		keep_one(&thread->tls_received, (__u64)sk);
 		return;
 	}
+	if (conn->ssl)
+		return;
 	if (thread->tls_called > SEVERAL)
 		take_sign(thread->tls_called, (__u64)sk, SIGN_SENT);
+	else if (thread->tls_called == SEVERAL && agrees(thread->tls_last, conn, sk))
+		take_sign(thread->tls_last, (__u64)sk, SIGN_SENT);
+	thread->tls_sent = thread->tls_called;
 	thread->tls_called = 0;
 }
 
 /* The thread calls its library for a session; `reads` if that can consume what was received. */
-static __always_inline void tls_session_used(struct thread *thread, __u64 id, bool reads)
+static __always_inline void tls_session_used(struct thread *thread, struct tls_session *session, __u64 id,
+					     bool reads)
 {
 	forget_old_signs(thread);
-	keep_one(&thread->tls_called, id);
-	if (!reads)
+	if (reads) {
+		if (thread->tls_received > SEVERAL)
+			take_sign(id, thread->tls_received, SIGN_RECEIVED);
+		thread->tls_received = 0;
+	}
+	if (session->sk)
 		return;
-	if (thread->tls_received > SEVERAL)
-		take_sign(id, thread->tls_received, SIGN_RECEIVED);
-	thread->tls_received = 0;
+	thread->tls_last = id;
+	if (thread->tls_called || thread->tls_sent != id)
+		keep_one(&thread->tls_called, id);
 }
 
 #endif

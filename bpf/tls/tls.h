@@ -38,6 +38,12 @@ static __always_inline void session_ends(__u64 id)
 		bpf_map_delete_elem(&tls_sessions, &key);
 }
 
+/* Has no plaintext moved yet? */
+static __always_inline bool is_fresh(const struct tls_session *session)
+{
+	return !session->sk && !session->position[AT_RX] && !session->position[AT_TX];
+}
+
 static __always_inline void capture_write(const struct at_watched *process, struct thread *thread, __u64 sk,
 					  struct conn *conn, struct user_bytes *bytes)
 {
@@ -65,7 +71,8 @@ static __always_inline void tls_call_begins(__u64 id, __u32 direction, __u64 buf
 		session = add_session(id, 0);
 	if (!session)
 		return;
-	tls_session_used(thread, id, direction != AT_TX);
+	/* A first write can be what ends the handshake, with what was received (Node). */
+	tls_session_used(thread, session, id, direction != AT_TX || is_fresh(session));
 	thread->tls_call.session = id;
 	thread->tls_call.buffer = buffer;
 	thread->tls_call.length = length;

@@ -1,0 +1,132 @@
+"""TLS in real programs: nginx that ends it, curl, Node with its own OpenSSL inside."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import SERVICES, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
+from test_tls_openssl import finished
+from tls import Tls, only_copies
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> Iterator[Tls]:
+    made = Tls(tmp_path / "tls")
+    yield made
+    shutil.rmtree(made.libraries)
+
+
+def reads(agent: Traced, *names: str) -> None:
+    """Wait until the agent reads TLS in the libraries of these names."""
+    for name in names:
+        wait_for(lambda name=name: f"/{name} (" in agent.said(), f"the probes of {name}")
+
+
+@pytest.mark.parametrize("client", ["threads", "asyncio"])
+def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str) -> None:
+    """Each request gives one server span and one client span in nginx, and one server span behind it."""
+    edge, plain, back = free_ports(3)
+    config = nginx_config(
+        tmp_path / "nginx",
+        plain,
+        f"""listen 127.0.0.1:{edge} ssl backlog=1024;
+        ssl_certificate {tls.folder}/cert.pem; ssl_certificate_key {tls.folder}/key.pem;
+        location / {{ proxy_pass http://back; proxy_http_version 1.1; proxy_set_header Connection ""; }}""",
+        f"upstream back {{ server 127.0.0.1:{back}; keepalive 8; }}",
+    )
+    environment = tls.openssl()
+    connections, requests = 20, 5
+    command = shell(
+        f"{environment} nginx -c {config}",
+        f"{sys.executable} {SERVICES}/backend.py {back} {tmp_path}/back.log",
+        f"{environment} {sys.executable} {SERVICES}/tls_client.py {edge} {tls.folder} {tmp_path}/client.log {client} "
+        f"{connections} {requests} {tmp_path}/go {tmp_path}/go",
+    )
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(edge) and listening(back), "the services")
+        reads(agent, "libssl.so.3")
+        (tmp_path / "go").touch()
+        wait_for(lambda: finished(tmp_path / "client.log"), "the client")
+        result = agent.finish()
+    result.check_ledger()
+    asked = sorted(entry["path"] for entry in log_entries(tmp_path / "client.log") if entry["path"])
+    assert sorted(s.path for s in result.server("nginx")) == asked
+    assert sorted(s.path for s in result.client("nginx")) == asked
+    assert sorted(s.path for s in result.server("backend")) == asked
+    by_id = {span.span_id: span for span in result.spans}
+    for span in result.server("backend"):
+        call = by_id[span.parent_id]
+        served = by_id[call.parent_id]
+        sent = by_id[served.parent_id]
+        assert (call.service, served.service, sent.service) == ("nginx", "nginx", "tls_client")
+        assert call.path == served.path == sent.path == span.path
+        schemes = [each.attributes.get("url.scheme") for each in (span, served)]
+        assert schemes == ["http", "https"]
+
+
+def test_curl(tmp_path: Path, tls: Tls) -> None:
+    """curl moves the ciphertext by a BIO of its own; its connection is kept over the requests of one call."""
+    (port,) = free_ports(1)
+    environment = tls.openssl()
+    urls = " ".join(f"https://localhost:{port}/curl/$i/{n}" for n in (1, 20000))
+    command = shell(
+        f"{environment} {sys.executable} {SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads",
+        f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {environment} curl -s "
+        f"--http1.1 --cacert {tls.folder}/cert.pem {urls} >{tmp_path}/out.$i; done; touch {tmp_path}/done; }}",
+    )
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(port), "the server")
+        reads(agent, "libssl.so.3")
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / "done").exists, "curl")
+        result = agent.finish()
+    result.check_ledger()
+    served = log_entries(tmp_path / "server.log")
+    assert len(served) == 10
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server()) == sorted(
+        (entry["path"], entry["peer"]) for entry in served
+    )
+    assert sorted(s.path for s in result.client("curl")) == sorted(entry["path"] for entry in served)
+    assert {s.link for s in result.server()} == {"wire"}
+    assert all(result.parent_of(s).path == s.path for s in result.server())
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.parametrize("client", ["threads", "asyncio"])
+def test_node(tmp_path: Path, tls: Tls, client: str) -> None:
+    """Node serves and calls by HTTPS; its OpenSSL is part of the program."""
+    front, back = free_ports(2)
+    environment, node = tls.openssl(), tls.copy(Path(shutil.which("node")).resolve())
+    connections = 8 if client == "threads" else 150
+    command = shell(
+        f"{node} {SERVICES}/https_node.js {front} {tls.folder} {tmp_path}/node.log {back}",
+        f"{environment} {sys.executable} {SERVICES}/tls_server.py {back} {tls.folder} {tmp_path}/server.log asyncio",
+        f"{environment} {sys.executable} {SERVICES}/tls_client.py {front} {tls.folder} {tmp_path}/client.log {client} "
+        f"{connections} 4 {tmp_path}/go {tmp_path}/go",
+    )
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(front) and listening(back), "the services")
+        reads(agent, "libssl.so.3", "node")
+        (tmp_path / "go").touch()
+        wait_for(lambda: finished(tmp_path / "client.log"), "the client")
+        result = agent.finish()
+    result.check_ledger()
+    asked = sorted(entry["path"] for entry in log_entries(tmp_path / "client.log") if entry["path"])
+    passed_on = log_entries(tmp_path / "node.log")
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server("https_node")) == sorted(
+        (entry["path"], entry["peer"]) for entry in passed_on
+    )
+    assert sorted(s.path for s in result.client("https_node")) == asked
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server("tls_server")) == sorted(
+        (entry["path"], entry["port"]) for entry in passed_on
+    )
+    by_id = {span.span_id: span for span in result.spans}
+    for span in result.server():
+        assert span.link == "wire"
+        assert by_id[span.parent_id].path == span.path
+    for span in result.client("https_node"):
+        assert not span.parent_id or by_id[span.parent_id].path == span.path
