@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import SERVICES, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
 from test_tls_openssl import finished
-from tls import Tls, only_copies
+from tls import LIBRARIES, Tls, only_copies
 
 
 @pytest.fixture
@@ -130,3 +130,34 @@ def test_node(tmp_path: Path, tls: Tls, client: str) -> None:
         assert by_id[span.parent_id].path == span.path
     for span in result.client("https_node"):
         assert not span.parent_id or by_id[span.parent_id].path == span.path
+
+
+@pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
+def test_wget(tmp_path: Path, tls: Tls) -> None:
+    """wget uses GnuTLS, the server OpenSSL: both ends of each exchange are joined, on a connection that is kept."""
+    (port,) = free_ports(1)
+    openssl = tls.openssl()
+    tls.copy(LIBRARIES / "libgnutls.so.30")
+    urls = " ".join(f"https://localhost:{port}/wget/$i/{n}" for n in (1, 20000))
+    command = shell(
+        f"{openssl} {sys.executable} {SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads",
+        # The first one keeps the library mapped, so that the agent has found it before the others begin.
+        f"{openssl} {sys.executable} -c 'import ctypes, time; ctypes.CDLL(\"libgnutls.so.30\"); time.sleep(600)'",
+        f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {openssl} wget -q "
+        f"--no-hsts --ca-certificate={tls.folder}/cert.pem -O {tmp_path}/out.$i {urls}; done; touch {tmp_path}/done; }}",
+    )
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(port), "the server")
+        reads(agent, "libssl.so.3", "libgnutls.so.30")
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / "done").exists, "wget")
+        result = agent.finish()
+    result.check_ledger()
+    served = log_entries(tmp_path / "server.log")
+    assert len(served) == 10
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server()) == sorted(
+        (entry["path"], entry["peer"]) for entry in served
+    )
+    assert sorted(s.path for s in result.client("wget")) == sorted(entry["path"] for entry in served)
+    assert {s.link for s in result.server()} == {"wire"}
+    assert all(result.parent_of(s).path == s.path for s in result.server())

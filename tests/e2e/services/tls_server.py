@@ -54,6 +54,9 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 256
     daemon_threads = True
 
+    def handle_error(self, *_arguments):
+        pass  # a client that connects and goes
+
     def finish_request(self, request, client_address):
         with CONTEXT.wrap_socket(request, server_side=True) as wrapped:
             self.RequestHandlerClass(wrapped, client_address, self)
