@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Traced, free_ports, listening, log_entries, shell, wait_for
+from harness import SERVICES, Traced, free_ports, listening, log_entries, running, shell, wait_for
+from kernel_state import entries
 from tls import Tls, only_copies
 
 CONNECTIONS = {"threads": 8, "asyncio": 200}
@@ -23,6 +25,12 @@ def commands(tmp_path: Path, server: str, client: str) -> tuple[list[str], int]:
         f"{run}/tls_server.py {port} {tls.folder} {tmp_path}/server.log {server}",
         f"{run}/tls_client.py {port} {tls.folder} {tmp_path}/client.log {client} {connections}",
     ), port
+
+
+def established(port: int) -> int:
+    """How many ends of connections with this port there are."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(row[3] == "01" and f":{port:04X}" in row[1] + row[2] for row in rows)
 
 
 def finished(log: Path) -> bool:
@@ -55,3 +63,73 @@ def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> N
     for span in result.client():
         assert span.attributes["url.full"] == f"https://localhost:{port}{span.path}"
         assert span.attributes["network.peer.port"] == port
+
+
+@pytest.mark.parametrize("kind", ["threads", "asyncio"])
+def test_connections_older_than_the_agent(tmp_path: Path, kind: str) -> None:
+    """What an agent that came late tells of a connection is true, but its first exchange may be missing."""
+    command, port = commands(tmp_path, kind, kind)
+    with running(command, port) as services:
+        (tmp_path / "start").touch()
+        wait_for(lambda: established(port) == CONNECTIONS[kind] * 2, "the client's connections")
+        options = (*only_copies(tmp_path), "--pid", str(services.pid))
+        with Traced(tmp_path / "agent", [], options) as agent:
+            wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+            (tmp_path / "go").touch()
+            wait_for(lambda: finished(tmp_path / "client.log"), "the client")
+            result = agent.finish()
+    result.check_ledger()
+    truth = {(entry["path"], entry["peer"]) for entry in log_entries(tmp_path / "server.log")}
+    seen = [(s.path, s.attributes["client.port"]) for s in result.server()]
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= truth
+    # The last connection of blocking clients is made after the agent came.
+    assert len(seen) >= len(truth) - CONNECTIONS[kind]
+    sent = [s.path for s in result.client()]
+    assert len(sent) >= len(truth) - CONNECTIONS[kind]
+    assert set(sent) <= {path for path, _ in truth}
+    by_id = {span.span_id: span for span in result.spans}
+    assert all(not s.parent_id or by_id[s.parent_id].path == s.path for s in result.server())
+
+
+def test_no_secret_leaves_the_kernel(tmp_path: Path) -> None:
+    """Bodies, queries and fields that are not kept appear in no span, no log and no recording of events."""
+    command, port = commands(tmp_path, "asyncio", "threads")
+    events = tmp_path / "events.bin"
+    with Traced(tmp_path / "agent", command, (*only_copies(tmp_path), "--record", str(events))) as agent:
+        wait_for(lambda: listening(port), "the server")
+        wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+        (tmp_path / "go").touch()
+        (tmp_path / "start").touch()
+        wait_for(lambda: finished(tmp_path / "client.log"), "the client")
+        result = agent.finish()
+    result.check_ledger()
+    assert result.server()
+    for file in (tmp_path / "agent" / "spans.jsonl", tmp_path / "agent" / "agent.log"):
+        assert b"SECRET" not in file.read_bytes(), file
+    assert b"SECRET-QUESTION" not in events.read_bytes()
+    assert b"SECRET-ANSWER" not in events.read_bytes()
+
+
+def test_ten_thousand_sessions_leave_nothing(tmp_path: Path) -> None:
+    tls = Tls(tmp_path / "tls")
+    script = (
+        "import ssl, sys, time, pathlib\n"
+        "context = ssl.create_default_context()\n"
+        f"while not pathlib.Path('{tmp_path}/go').exists(): time.sleep(0.01)\n"
+        "for i in range(10000):\n"
+        "    ssl_object = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname='localhost')\n"
+        "    try: ssl_object.do_handshake()\n"
+        "    except ssl.SSLWantReadError: pass\n"
+        "del ssl_object\n"
+        f"pathlib.Path('{tmp_path}/done').touch()\n"
+        "time.sleep(600)\n"
+    )
+    command = shell(f"{tls.openssl()} {sys.executable} -c {shlex.quote(script)}")
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+        (tmp_path / "go").touch()
+        wait_for(lambda: entries(agent.process.pid, "tls_sessions"), "a session")
+        wait_for((tmp_path / "done").exists, "the sessions")
+        assert entries(agent.process.pid, "tls_sessions") == []
+        agent.finish()
