@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "a522ebdc64af93d4"
+DIGEST = "070971679039ce91"
 
 
 class EventType(IntEnum):
@@ -75,7 +75,7 @@ tx_tail_len, tx_pad, local, remote."""
 CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, other_end, other_last_ts, other_tail, other_tail_len, other_pad, position, turn,
-direction, data_len, pad."""
+direction, data_len, body_len."""
 
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,
