@@ -112,23 +112,35 @@ class LibraryProbes:
         except OSError:
             return False
         for use in uses:
-            if use.file not in self._attached:
-                self._attach(use)
+            if use.file not in self._attached and not self._attach(pid, use):
+                return False
             self._join(pid, use.file)
         return True
 
-    def _attach(self, use: Use) -> None:
+    def _attach(self, pid: int, use: Use) -> bool:
+        """Set the probes of a file; False if `pid`, by which it is reached, is gone."""
         attached = self._attached[use.file] = _Attached(None, use.path)
         if not use.probes:
             self._log(f"{use.path} is not probed: it does not export {', '.join(use.missing)}")
-            return
+            return True
         try:
             attached.probes = self._set_probes(use)
         except AutotraceError as error:
+            if self._is_gone(pid):
+                del self._attached[use.file]
+                return False
             self._log(f"what {use.path} encrypts is not seen: {error}")
             self._note("tls", "library_not_probed")
-            return
+            return True
         self._log(f"reads TLS in {use.path} ({use.library.display})")
+        return True
+
+    def _is_gone(self, pid: int) -> bool:
+        try:
+            self._finder.find(pid)
+        except OSError:
+            return True
+        return False
 
     def _join(self, pid: int, file: FileId) -> None:
         attached = self._attached.get(file)

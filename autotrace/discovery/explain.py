@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import NamedTuple
 
+from autotrace.discovery.libraries import LibraryFinder, Use
 from autotrace.discovery.processes import Describer, Identity
 from autotrace.discovery.procfs import Procfs
+from autotrace.probes import libraries
 from symbols.go import links_function
 
-_TLS_LIBRARIES = {
-    "libssl.so": "OpenSSL",
-    "libgnutls.so": "GnuTLS",
-    "libssl3.so": "NSS",
-    "libmbedtls.so": "Mbed TLS",
-    "libwolfssl.so": "wolfSSL",
+_UNSEEN_TLS = {
+    "libssl3.so*": "NSS",
+    "libmbedtls.so*": "Mbed TLS",
+    "libwolfssl.so*": "wolfSSL",
+    "libs2n.so*": "s2n-tls",
+    "libbotan-*.so*": "Botan",
+    "libconscrypt*.so*": "Conscrypt, which has BoringSSL inside,",
+    "libnetty_tcnative*.so*": "netty-tcnative, which has BoringSSL inside without symbols,",
+    "cygrpc*.so": "grpcio, which has BoringSSL inside without symbols,",
+    "envoy": "Envoy, which has BoringSSL inside,",
+    "bun": "Bun, which has BoringSSL inside without symbols,",
+    "deno": "Deno, which has rustls inside,",
 }
+"""Base names of files whose TLS has no probes, and what is in them."""
+
+_NOT_SEEN = "what it encrypts is only counted"
 _GO_TLS_FUNCTION = "crypto/tls.(*Conn).Write"
-_TLS_LIMIT = "what it encrypts is not captured yet"
 
 
 class State(Enum):
@@ -81,18 +92,29 @@ def _goroutines(identity: Identity) -> list[Finding]:
 
 
 def _tls(pid: int, identity: Identity, procfs: Procfs) -> list[Finding]:
-    findings = []
-    for path in sorted(procfs.mapped_files(pid)):
-        base = PurePath(path).name
-        for prefix, library in _TLS_LIBRARIES.items():
-            if base == prefix or base.startswith(f"{prefix}."):
-                findings.append(Finding("tls", State.NO, f"{library} is mapped ({path}): {_TLS_LIMIT}"))
+    uses = LibraryFinder(libraries.load(), procfs).find(pid)
+    findings = [_library(use) for use in uses]
+    probed = {use.path for use in uses}
+    for path in sorted(procfs.mapped_files(pid) - probed):
+        for pattern, library in _UNSEEN_TLS.items():
+            if fnmatchcase(PurePath(path).name, pattern):
+                text = f"{library} is mapped ({path}) and no probe fits it: {_NOT_SEEN}"
+                findings.append(Finding("tls", State.NO, text))
     builtin = identity.match.manifest.builtin_tls
     if builtin and identity.go is not None:
         builtin = builtin if links_function(procfs.path(pid, "exe"), _GO_TLS_FUNCTION) else ""
-    if builtin:
-        findings.append(Finding("tls", State.NO, f"{builtin} is part of the program: {_TLS_LIMIT}"))
+    if builtin and not probed:
+        text = f"{builtin} is part of the program and no probe fits it: {_NOT_SEEN}"
+        findings.append(Finding("tls", State.NO, text))
     return findings or [Finding("tls", State.INFO, "no TLS library was found in it")]
+
+
+def _library(use: Use) -> Finding:
+    where = f"{use.library.display} in {use.path}"
+    if use.missing:
+        text = f"{where} does not export {', '.join(use.missing)}: {_NOT_SEEN}"
+        return Finding("tls", State.NO, text)
+    return Finding("tls", State.YES, f"{where}: what it encrypts is seen, unless --tls rules it out")
 
 
 def _sockets(pid: int, procfs: Procfs) -> list[Finding]:

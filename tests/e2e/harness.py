@@ -142,9 +142,7 @@ class Traced:
         self._said = directory / "agent.log"
         arguments = [
             *AUTOTRACE, "run", "--json", str(self.json), "--metrics-port", "0",
-            "--console", "off", "--runtime-dir", str(self.runtime_dir),
-            # Without a test's word for it no library is probed: other processes of the machine have it mapped too.
-            "--tls", "off", *options,
+            "--console", "off", "--runtime-dir", str(self.runtime_dir), *options,
             *(["--", *command] if command else []),
         ]  # fmt: skip
         with self._said.open("wb") as said:

@@ -41,8 +41,27 @@ def test_tls_libraries_are_named(start: Any) -> None:
     running = start(sys.executable, "-c", "import ssl, time; print(flush=True); time.sleep(60)")
     running.stdout.readline()
     findings = explain(running.pid, Describer(MANIFESTS))
-    assert "OpenSSL is mapped" in texts(findings, "tls")
-    assert "not captured yet" in texts(findings, "tls")
+    assert "OpenSSL in /" in texts(findings, "tls")
+    assert "what it encrypts is seen" in texts(findings, "tls")
+
+
+def test_tls_that_cannot_be_seen_is_named(proc: Any) -> None:
+    line = (
+        "7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /venv/grpc/_cython/cygrpc.cpython-311-x86_64.so\n"
+    )
+    proc.add(7, maps=line)
+    findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+    assert "grpcio, which has BoringSSL inside without symbols" in texts(findings, "tls")
+    assert "only counted" in texts(findings, "tls")
+
+
+def test_a_runtime_with_tls_of_its_own(proc: Any) -> None:
+    proc.add(7, "/usr/bin/java")
+    findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+    assert (
+        texts(findings, "tls")
+        == "JSSE is part of the program and no probe fits it: what it encrypts is only counted"
+    )
 
 
 def test_a_program_without_tls(start: Any) -> None:

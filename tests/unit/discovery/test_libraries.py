@@ -1,0 +1,102 @@
+"""The libraries of a process: the right functions of the right file, whatever stands at its path by now."""
+
+import os
+import shutil
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotrace.discovery.libraries import LibraryFinder, Use, code_mappings
+from autotrace.discovery.procfs import Procfs
+from autotrace.probes import libraries
+from symbols.elf import open_elf
+
+PROCFS = Procfs()
+
+
+def find(pid: int, pattern: str = "*") -> list[Use]:
+    return LibraryFinder(libraries.load(), PROCFS, pattern).find(pid)
+
+
+@pytest.fixture
+def private_openssl(start: Any, tmp_path: Path) -> Any:
+    """A process with a copy of the OpenSSL that this one uses."""
+    mapped = {path for path in PROCFS.mapped_files(os.getpid()) if "/libssl" in path or "/libcrypto" in path}
+    if not mapped:
+        pytest.skip(f"{ssl.OPENSSL_VERSION} is no shared library here")
+    for path in mapped:
+        shutil.copy(path, tmp_path)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    running = start(sys.executable, "-c", "import ssl; print(flush=True); input()", stdin=-1, env=environment)
+    running.stdout.readline()
+    yield running
+    running.stdin.close()
+
+
+def test_openssl_of_a_process(private_openssl: Any, tmp_path: Path) -> None:
+    (use,) = find(private_openssl.pid, f"{tmp_path}/*")
+    assert use.library.name == "openssl"
+    assert Path(use.path).parent == tmp_path
+    assert Path(use.opened).samefile(use.path)
+    with open_elf(use.path) as elf:
+        symbol = elf.get_section_by_name(".dynsym").get_symbol_by_name("SSL_read")[0]
+        address = symbol["st_value"]
+        (expected,) = elf.address_offsets(address)
+    assert {probe.offset for probe in use.probes if probe.program == "ssl_read_enters"} == {expected}
+
+
+def test_a_library_that_was_replaced_on_disk(private_openssl: Any, tmp_path: Path) -> None:
+    """An upgrade: the process goes on with the file that it has mapped, and that one is probed."""
+    (before,) = find(private_openssl.pid, f"{tmp_path}/*")
+    path = Path(before.path)
+    inode = path.stat().st_ino
+    path.unlink()
+    path.write_text("no ELF file at all")
+    (after,) = find(private_openssl.pid, f"{tmp_path}/*")
+    assert after.path == before.path
+    assert after.probes == before.probes
+    assert os.stat(after.opened).st_ino == inode  # noqa: PTH116: pathlib would be as good, but not shorter
+
+
+def test_a_pattern_rules_files_out(private_openssl: Any, tmp_path: Path) -> None:
+    assert find(private_openssl.pid, "/nowhere/*") == []
+
+
+def test_a_library_without_its_functions(tmp_path: Path, proc: Any) -> None:
+    """A file that only has the name is said to be one that cannot be probed."""
+    other = next(path for path in PROCFS.mapped_files(os.getpid()) if "/libc.so" in path or "/libc-" in path)
+    folder = proc.add(7, maps="7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /opt/my libs/libssl.so.3\n")
+    (folder / "map_files").mkdir()
+    (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(other)
+    (use,) = LibraryFinder(libraries.load(), proc.procfs).find(7)
+    assert use.probes == ()
+    assert "SSL_read" in use.missing
+    assert use.path == "/opt/my libs/libssl.so.3"
+
+
+def test_a_file_that_is_no_elf_is_left_alone(tmp_path: Path, proc: Any) -> None:
+    junk = tmp_path / "junk"
+    junk.write_bytes(os.urandom(4096))
+    folder = proc.add(7, maps="7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /opt/libssl.so.3\n")
+    (folder / "map_files").mkdir()
+    (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(junk)
+    assert LibraryFinder(libraries.load(), proc.procfs).find(7) == []
+
+
+def test_mappings(proc: Any) -> None:
+    proc.add(
+        7,
+        maps="00400000-00401000 r--p 00000000 fd:00 11 /usr/bin/program\n"
+        "00401000-00500000 r-xp 00001000 fd:00 11 /usr/bin/program\n"
+        "7f0000000000-7f0000001000 r-xp 00000000 fd:01 12 /lib/gone.so (deleted)\n"
+        "7f0000002000-7f0000003000 r-xp 00000000 00:00 0\n"
+        "7ffd00000000-7ffd00001000 r-xp 00000000 00:00 0                          [vdso]\n",
+    )
+    found = code_mappings(proc.procfs, 7)
+    assert [(each.addresses, each.path) for each in found] == [
+        ("401000-500000", "/usr/bin/program"),
+        ("7f0000000000-7f0000001000", "/lib/gone.so"),
+    ]

@@ -1,0 +1,63 @@
+"""Library manifests: strict to read, and true to the BPF programs."""
+
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+from autotrace.probes import libraries
+from autotrace.probes.table import ManifestError
+
+OBJECTS = Path(libraries.__file__).parents[2] / "bpf"
+
+GOOD = """
+name = "some"
+display = "Some TLS"
+programs = "some"
+[recognise]
+files = ["libsome.so*"]
+[[functions]]
+name = "some_read"
+required = true
+enters = "some_read_enters"
+"""
+
+
+def read(folder: Path, text: str) -> tuple[libraries.Library, ...]:
+    (folder / "some.toml").write_text(text)
+    return libraries.load(folder)
+
+
+def test_a_manifest(tmp_path: Path) -> None:
+    (library,) = read(tmp_path, GOOD)
+    assert library.is_file("/opt/lib/libsome.so.3")
+    assert not library.is_file("/opt/libsome.so.3/other.so")
+    assert library.required == {"some_read"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ('enters = "some_read_enters"', "", "enters or returns is missing"),
+        ("required = true", "required = 1", "required must be true or false"),
+        ("required = true", "", "functions has none that is required"),
+        ('files = ["libsome.so*"]', "", "recognise.files is missing"),
+        ('programs = "some"', 'programs = "some"\nprogram = "x"', "program is not a key"),
+        ('name = "some_read"', "", "name is missing"),
+    ],
+)
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path, old: str, new: str, named: str) -> None:
+    with pytest.raises(ManifestError, match=r"some\.toml") as raised:
+        read(tmp_path, GOOD.replace(old, new))
+    assert named in str(raised.value)
+
+
+@pytest.mark.parametrize("library", libraries.load(), ids=lambda library: library.name)
+def test_the_programs_exist(library: libraries.Library) -> None:
+    built = OBJECTS / f"{library.programs}.bpf.o"
+    if not built.exists():
+        pytest.skip("the BPF programs are not built")
+    with built.open("rb") as file:
+        programs = {symbol.name for symbol in ELFFile(file).get_section_by_name(".symtab").iter_symbols()}
+    for function in library.functions:
+        assert {function.enters, function.returns} - {""} <= programs

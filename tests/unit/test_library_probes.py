@@ -1,0 +1,170 @@
+"""Probes are set once for each file, for as long as a watched process uses it."""
+
+from autotrace.discovery.libraries import FileId, Use
+from autotrace.errors import AutotraceError
+from autotrace.library_probes import LibraryProbes
+from autotrace.model import Probe
+from autotrace.probes import libraries
+
+OPENSSL = next(library for library in libraries.load() if library.name == "openssl")
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+
+
+class Finder:
+    def __init__(self) -> None:
+        self.mapped: dict[int, list[str]] = {}
+
+    def find(self, pid: int) -> list[Use]:
+        if pid not in self.mapped:
+            raise ProcessLookupError
+        return [
+            Use(OPENSSL, FileId("fd:00", hash(path)), path, path, (Probe("ssl_read_enters", 1, False),))
+            for path in self.mapped[pid]
+        ]
+
+
+class World:
+    """`set` are the files whose probes are set now, `ever` all that ever were, in order."""
+
+    def __init__(self) -> None:
+        self.finder = Finder()
+        self.set: list[str] = []
+        self.ever: list[str] = []
+        self.said: list[str] = []
+        self.notes: list[tuple[str, str]] = []
+        self.refuse = False
+        self.dies = 0
+        self.probes = LibraryProbes(
+            self.finder,  # type: ignore[arg-type]
+            self.set_probes,
+            self.said.append,
+            lambda stage, what: self.notes.append((stage, what)),
+        )
+
+    def set_probes(self, use: Use) -> "Set":
+        self.finder.mapped.pop(self.dies, None)
+        if self.refuse:
+            raise AutotraceError("the kernel refuses")
+        self.set.append(use.path)
+        self.ever.append(use.path)
+        return Set(self.set, use.path)
+
+
+class Set:
+    def __init__(self, all_set: list[str], path: str) -> None:
+        self.all_set = all_set
+        self.path = path
+
+    def close(self) -> None:
+        self.all_set.remove(self.path)
+
+
+def test_one_file_of_many_processes_is_probed_once() -> None:
+    world = World()
+    world.finder.mapped = {pid: ["/lib/libssl.so.3"] for pid in (1, 2, 3)}
+    for pid in (1, 2, 3):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    assert world.set == ["/lib/libssl.so.3"]
+    world.probes.close()
+    assert world.set == []
+
+
+def test_probes_stay_a_while_after_the_last_user() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"], 2: ["/lib/a"]}
+    for pid in (1, 2):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    world.probes.exited(1, 2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/lib/a"]
+    world.probes.exited(2, 10 * MINUTE)
+    world.probes.work(10 * MINUTE + SECOND)
+    assert world.set == ["/lib/a"]
+    world.probes.work(12 * MINUTE)
+    assert world.set == []
+    assert world.probes.take_gone() == {1, 2}
+    assert world.probes.take_gone() == set()
+
+
+def test_a_child_counts_as_a_user() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.probes.forked(2, 1, SECOND)
+    world.probes.exited(1, SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/lib/a"]
+
+
+def test_libraries_that_are_loaded_later() -> None:
+    world = World()
+    world.finder.mapped = {1: []}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    assert world.set == []
+    world.finder.mapped = {1: ["/lib/late"]}
+    world.probes.work(3 * SECOND)
+    assert world.set == ["/lib/late"]
+
+
+def test_tls_makes_a_process_be_looked_at_again() -> None:
+    world = World()
+    world.finder.mapped = {1: []}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.probes.speaks_tls(1)
+    assert world.notes == [("tls", "process_without_known_library")]
+    world.finder.mapped = {1: ["/lib/opened"]}
+    world.probes.speaks_tls(1)
+    assert world.set == ["/lib/opened"]
+
+
+def test_a_new_program_no_longer_uses_the_old_one_s_libraries() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.finder.mapped = {1: ["/lib/b"]}
+    world.probes.watched(1, 2 * SECOND)
+    world.probes.work(2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/lib/b"]
+
+
+def test_a_file_that_is_refused_is_tried_once_and_told_once() -> None:
+    world = World()
+    world.refuse = True
+    world.finder.mapped = {pid: ["/lib/a"] for pid in range(5)}
+    for pid in range(5):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    assert len(world.said) == 1
+    assert "the kernel refuses" in world.said[0]
+    assert world.notes == [("tls", "library_not_probed")]
+
+
+def test_a_process_that_exits_while_its_library_is_probed() -> None:
+    world = World()
+    world.refuse = True
+    world.finder.mapped = {1: ["/lib/a"], 2: ["/lib/a"]}
+    world.dies = 1
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    assert world.said == []
+    world.refuse = False
+    world.probes.watched(2, 2 * SECOND)
+    world.probes.work(2 * SECOND)
+    assert world.set == ["/lib/a"]
+
+
+def test_a_process_that_is_gone_is_not_looked_at_again() -> None:
+    world = World()
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.finder.mapped = {1: ["/lib/a"]}
+    world.probes.work(10 * SECOND)
+    assert world.ever == []
