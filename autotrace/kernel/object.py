@@ -38,6 +38,7 @@ SHARED_MAPS = (
     "conns",
     "counters",
     "events",
+    "go_tls_calls",
     "next_id",
     "scratches",
     "threads",

@@ -16,7 +16,7 @@ static __always_inline struct pt_regs *user_registers(void);
 #define ARCH_THREAD_SIZE (16 << 10) /* arch/x86/include/asm/page_64_types.h */
 
 struct pt_regs {
-	unsigned long r10, r8, ax, cx, dx, si, di;
+	unsigned long r14, bx, r10, r8, ax, cx, dx, si, di;
 } __attribute__((preserve_access_index));
 
 /* A kernel function's parameters and result, at a kprobe's context. */
@@ -26,6 +26,13 @@ struct pt_regs {
 #define ARCH_PARAM3(regs) ((regs)->cx)
 #define ARCH_PARAM4(regs) ((regs)->r8)
 #define ARCH_RESULT(regs) ((regs)->ax)
+
+/* A Go function's parameters and first result, and the current g (Go's ABIInternal, "amd64 architecture"). */
+#define ARCH_GO_PARAM0(regs) ((regs)->ax)
+#define ARCH_GO_PARAM1(regs) ((regs)->bx)
+#define ARCH_GO_PARAM2(regs) ((regs)->cx)
+#define ARCH_GO_RESULT(regs) ((regs)->ax)
+#define ARCH_GO_G(regs) ((regs)->r14)
 
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, di)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, si)
@@ -91,6 +98,12 @@ struct pt_regs {
 #define ARCH_PARAM3(at) ((at)->regs[3])
 #define ARCH_PARAM4(at) ((at)->regs[4])
 #define ARCH_RESULT(at) ((at)->regs[0])
+
+#define ARCH_GO_PARAM0(at) ((at)->regs[0])
+#define ARCH_GO_PARAM1(at) ((at)->regs[1])
+#define ARCH_GO_PARAM2(at) ((at)->regs[2])
+#define ARCH_GO_RESULT(at) ((at)->regs[0])
+#define ARCH_GO_G(at) ((at)->regs[28])
 
 #define ARCH_ARG0(at) BPF_CORE_READ(at, orig_x0)
 #define ARCH_ARG1(at) BPF_CORE_READ(at, regs[1])

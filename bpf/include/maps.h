@@ -143,6 +143,16 @@ struct {
 	__type(value, struct tls_session);
 } tls_sessions SEC(".maps");
 
+/* Key: process and goroutine (the address of its struct g). The call of crypto/tls that it is in: a goroutine can
+ * return on another thread. Written and deleted by the programs of crypto/tls, read by the socket core; what a panic
+ * leaves behind goes when room is needed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct tls_key);
+	__type(value, struct tls_call);
+} go_tls_calls SEC(".maps");
+
 /* Key: enum at_counter. Written by all programs; read by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -164,6 +164,16 @@ static __always_inline bool in_tls_call(const struct thread *thread)
 	return thread->tls_call.session && thread->tls_call.run == thread->run;
 }
 
+/* The session for which the goroutine that runs on this thread is inside crypto/tls; 0 if it is not, or not Go. */
+static __always_inline __u64 go_call_session(void)
+{
+	struct tls_key key = {.session = arch_go_g(bpf_get_current_task_btf()),
+			      .tgid = bpf_get_current_pid_tgid() >> 32};
+	struct tls_call *call = key.session ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
+
+	return call ? call->session : 0;
+}
+
 static __always_inline void forget_old_signs(struct thread *thread)
 {
 	if (thread->tls_run == thread->run)
@@ -186,12 +196,19 @@ static __always_inline void keep_one(__u64 *slot, __u64 value)
 static __always_inline void tls_bytes_move(struct thread *thread, struct conn *conn, struct sock *sk,
 					   __u32 direction)
 {
+	__u64 inside;
+
 	if (!conn->ssl && conn->speaker != direction) {
 		conn->speaker = direction;
 		conn->turn++;
 	}
-	if (in_tls_call(thread)) {
-		bind_session(thread->tls_call.session, (__u64)sk, 0);
+	inside = in_tls_call(thread) ? thread->tls_call.session : 0;
+	if (inside && inside == conn->ssl)
+		return;
+	if (!inside && !conn->ssl)
+		inside = go_call_session();
+	if (inside) {
+		bind_session(inside, (__u64)sk, 0);
 		return;
 	}
 	forget_old_signs(thread);

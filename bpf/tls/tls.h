@@ -54,39 +54,53 @@ static __always_inline void capture_write(const struct at_watched *process, stru
 	capture((struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
 }
 
-/* A call of the library begins. `direction` is that of its plaintext, of which up to `length` bytes stand, or will
- * stand, at `buffer`. `done` is where the library will say how many they were, 0 if its result says that. */
-static __always_inline void tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 length, __u64 done)
+/* `call` of the library begins: see tls_call_begins. */
+static __always_inline void call_begins(const struct at_watched *process, struct thread *thread,
+					struct tls_session *session, struct tls_call *call, __u64 id,
+					__u32 direction, __u64 buffer, __u64 length, __u64 done)
 {
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? current_thread() : 0;
 	struct user_bytes bytes = one_buffer(buffer, length);
-	struct tls_session *session;
 	struct conn *conn;
 
-	if (!thread || !id)
-		return;
-	session = find_session(id);
-	if (!session)
-		session = add_session(id, 0);
-	if (!session)
-		return;
-	/* A first write can be what ends the handshake, with what was received (Node). */
-	tls_session_used(thread, session, id, direction != AT_TX || is_fresh(session));
-	thread->tls_call.session = id;
-	thread->tls_call.buffer = buffer;
-	thread->tls_call.length = length;
-	thread->tls_call.done = done;
-	thread->tls_call.run = thread->run;
-	thread->tls_call.direction = direction;
-	thread->tls_call.captured = 0;
+	call->session = id;
+	call->buffer = buffer;
+	call->length = length;
+	call->done = done;
+	call->run = thread->run;
+	call->direction = direction;
+	call->captured = 0;
 	if (direction != AT_TX || !length || !buffer)
 		return;
 	conn = session_conn(session);
 	if (!conn)
 		return;
 	capture_write(process, thread, session->sk, conn, &bytes);
-	thread->tls_call.captured = 1;
+	call->captured = 1;
+}
+
+static __always_inline struct tls_session *find_or_add_session(__u64 id)
+{
+	struct tls_session *session = find_session(id);
+
+	return session ? session : add_session(id, 0);
+}
+
+/* A call of the library begins. `direction` is that of its plaintext, of which up to `length` bytes stand, or will
+ * stand, at `buffer`. `done` is where the library will say how many they were, 0 if its result says that. */
+static __always_inline void tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 length, __u64 done)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? current_thread() : 0;
+	struct tls_session *session;
+
+	if (!thread || !id)
+		return;
+	session = find_or_add_session(id);
+	if (!session)
+		return;
+	/* A first write can be what ends the handshake, with what was received (Node). */
+	tls_session_used(thread, session, id, direction != AT_TX || is_fresh(session));
+	call_begins(process, thread, session, &thread->tls_call, id, direction, buffer, length, done);
 }
 
 static __always_inline void plaintext_received(const struct at_watched *process, struct thread *thread,
@@ -104,40 +118,34 @@ static __always_inline void plaintext_received(const struct at_watched *process,
 }
 
 static __always_inline void plaintext_sent(const struct at_watched *process, struct thread *thread, __u64 sk,
-					   struct conn *conn, struct user_bytes *bytes)
+					   struct conn *conn, struct user_bytes *bytes, bool captured)
 {
 	/* Its connection became known inside the call only. */
-	if (!thread->tls_call.captured && bytes->base)
+	if (!captured && bytes->base)
 		capture_write(process, thread, sk, conn, bytes);
 	moved(conn, AT_TX, conn->reach[AT_TX].end + bytes->length, bytes, bpf_ktime_get_ns());
 	if (conn->dirty[AT_TX])
 		thread->dirty_sk = sk;
 }
 
-/* The call of the library that the thread is in has returned `result`. */
-static __always_inline void tls_call_ends(__s64 result)
+/* `call` of the library has returned `result`. */
+static __always_inline void call_ends(const struct at_watched *process, struct thread *thread,
+				      const struct tls_call *call, __s64 result)
 {
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? known_thread() : 0;
-	struct tls_session *session;
+	struct tls_session *session = find_session(call->session);
+	__u32 direction = call->direction;
+	__u64 moved_bytes = 0;
 	struct user_bytes bytes;
 	struct conn *conn;
-	__u32 direction;
-	__u64 moved_bytes = 0;
 
-	if (!thread || !thread->tls_call.session)
-		return;
-	session = find_session(thread->tls_call.session);
-	thread->tls_call.session = 0;
-	direction = thread->tls_call.direction;
 	if (!session || result <= 0 || direction == TLS_NO_BYTES)
 		return;
-	if (!thread->tls_call.done)
+	if (!call->done)
 		moved_bytes = result;
-	else if (bpf_probe_read_user(&moved_bytes, sizeof(moved_bytes), (void *)thread->tls_call.done))
+	else if (bpf_probe_read_user(&moved_bytes, sizeof(moved_bytes), (void *)call->done))
 		count(AT_READ_FAULTS);
 	/* No more than it was given, whatever stands there. */
-	if (!moved_bytes || moved_bytes > thread->tls_call.length)
+	if (!moved_bytes || moved_bytes > call->length)
 		return;
 	conn = session_conn(session);
 	if (!conn) {
@@ -145,11 +153,25 @@ static __always_inline void tls_call_ends(__s64 result)
 		count(AT_TLS_UNBOUND);
 		return;
 	}
-	bytes = one_buffer(thread->tls_call.buffer, moved_bytes);
+	bytes = one_buffer(call->buffer, moved_bytes);
 	if (direction == AT_RX)
 		plaintext_received(process, thread, session->sk, conn, &bytes);
 	else
-		plaintext_sent(process, thread, session->sk, conn, &bytes);
+		plaintext_sent(process, thread, session->sk, conn, &bytes, call->captured);
+}
+
+/* The call of the library that the thread is in has returned `result`. */
+static __always_inline void tls_call_ends(__s64 result)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+	struct tls_call call;
+
+	if (!thread || !thread->tls_call.session)
+		return;
+	call = thread->tls_call;
+	thread->tls_call.session = 0;
+	call_ends(process, thread, &call, result);
 }
 
 #endif
