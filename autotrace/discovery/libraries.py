@@ -6,13 +6,11 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from elftools.elf.hash import GNUHashSection
-
 from autotrace.discovery.procfs import Procfs
 from autotrace.model import Probe
 from autotrace.probes.libraries import Library
-from symbols.elf import open_elf
 from symbols.errors import SymbolsError
+from symbols.image import Image
 
 _CACHED_MAX = 4096
 
@@ -35,9 +33,9 @@ class Mapping(NamedTuple):
 class Use(NamedTuple):
     """A process has `library` mapped, from `file`, which it knows as `path`.
 
-    `opened` is a path by which the file itself can be opened from here, whatever stands at `path` by now, as long as
-    the process lives and keeps it mapped. `probes` is empty if `missing` names functions that it must have and does
-    not export.
+    `opened` is a path by which the file itself can be opened from here, whatever stands at `path` by now, as
+    long as the process lives and keeps it mapped. `probes` is empty if `missing` names functions that it must have
+    and has not.
     """
 
     library: Library
@@ -87,19 +85,26 @@ class LibraryFinder:
         return uses
 
     def _look_into(self, opened: str, path: str, is_executable: bool) -> _Found | None:
-        for library in self._libraries:
-            by_name = library.is_file(path)
-            if not by_name and not is_executable and not library.may_be_inside(path):
-                continue
-            try:
-                offsets = _exported(opened, [function.name for function in library.functions])
-            except SymbolsError:
-                return None
-            missing = tuple(sorted(library.required - offsets.keys()))
-            if not missing:
-                return _Found(library, tuple(_probes(library, offsets)), ())
-            if by_name:
-                return _Found(library, (), missing)
+        wanted = [
+            library
+            for library in self._libraries
+            if is_executable or library.is_file(path) or library.may_be_inside(path)
+        ]
+        if not wanted:
+            return None
+        try:
+            with Image(opened) as image:
+                is_go = is_executable and image.go_build() is not None
+                for library in wanted:
+                    if library.go and not is_go:
+                        continue
+                    probes, missing = _probes(image, library)
+                    if not missing:
+                        return _Found(library, probes, ())
+                    if library.is_file(path):
+                        return _Found(library, (), missing)
+        except SymbolsError:
+            return None
         return None
 
 
@@ -122,30 +127,23 @@ def _plain(addresses: str) -> str:
     return f"{int(start, 16):x}-{int(end, 16):x}"
 
 
-def _probes(library: Library, offsets: dict[str, int]) -> Iterable[Probe]:
+def _probes(image: Image, library: Library) -> tuple[tuple[Probe, ...], tuple[str, ...]]:
+    """The probes of a library that is in a file, and the functions that it must have and has not.
+
+    Those at returns come first: a call that has begun must not be seen only half.
+    """
+    names = [function.name for function in library.functions]
+    found = (image.go_functions(names) if library.go else image.functions(names)).found
+    missing = tuple(sorted(library.required - found.keys()))
+    probes = []
     for function in library.functions:
-        offset = offsets.get(function.name)
-        if offset is None:
+        there = found.get(function.name)
+        if there is None:
             continue
-        if function.returns:
-            yield Probe(function.returns, offset, True)
+        if function.returns and library.go:
+            probes += [Probe(function.returns, offset, False) for offset in there.returns]
+        elif function.returns:
+            probes.append(Probe(function.returns, there.offset, True))
         if function.enters:
-            yield Probe(function.enters, offset, False)
-
-
-def _exported(path: str, names: list[str]) -> dict[str, int]:
-    """File offsets of the functions of these names that an ELF file exports."""
-    with open_elf(path) as elf:
-        table = next((s for s in elf.iter_sections() if isinstance(s, GNUHashSection)), None)
-        if table is None:
-            return {}
-        offsets = {}
-        for name in names:
-            symbol = table.get_symbol(name)
-            if symbol is None or symbol["st_info"]["type"] != "STT_FUNC" or symbol["st_shndx"] == "SHN_UNDEF":
-                continue
-            for segment in elf.iter_segments("PT_LOAD"):
-                start = segment["p_vaddr"]
-                if segment["p_flags"] & 1 and start <= symbol["st_value"] < start + segment["p_filesz"]:
-                    offsets[name] = symbol["st_value"] - start + segment["p_offset"]
-        return offsets
+            probes.append(Probe(function.enters, there.offset, False))
+    return tuple(probes), missing

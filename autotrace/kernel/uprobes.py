@@ -9,15 +9,15 @@ from autotrace.model import Probe
 class Uprobes:
     """The probes in one file, set. Close it and they are gone.
 
-    A call that has begun must not be seen only half: what stands at returns is set first and taken away last.
-    Raises AutotraceError if the kernel refuses one; none is left then.
+    They are set in the order given and taken away in the other: what stands at the returns of a function comes
+    before what stands at its entry, for a call that has begun must not be seen only half. Raises AutotraceError if the kernel refuses one; none is left then.
     """
 
     def __init__(self, programs: Object, path: str, probes: list[Probe]) -> None:
         self._programs = programs
         self._links: list[int] = []
         try:
-            for probe in sorted(probes, key=lambda probe: not probe.at_return):
+            for probe in probes:
                 link = programs.attach_uprobe(probe.program, path, probe.offset, at_return=probe.at_return)
                 self._links.append(link)
         except BaseException:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,32 +97,31 @@ def test_curl(tmp_path: Path, tls: Tls) -> None:
     assert all(result.parent_of(s).path == s.path for s in result.server())
 
 
-@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
-@pytest.mark.parametrize("client", ["threads", "asyncio"])
-def test_node(tmp_path: Path, tls: Tls, client: str) -> None:
-    """Node serves and calls by HTTPS; its OpenSSL is part of the program."""
+def pass_on(tmp_path: Path, tls: Tls, client: str, program: str, connections: int) -> None:
+    """A program that serves and calls by HTTPS, between a client and a server in Python: all that the agent tells of it
+    is true by the programs' own logs."""
     front, back = free_ports(2)
-    environment, node = tls.openssl(), tls.copy(Path(shutil.which("node")).resolve())
-    connections = 8 if client == "threads" else 150
+    python = f"{tls.openssl()} {sys.executable} {SERVICES}"
     command = shell(
-        f"{node} {SERVICES}/https_node.js {front} {tls.folder} {tmp_path}/node.log {back}",
-        f"{environment} {sys.executable} {SERVICES}/tls_server.py {back} {tls.folder} {tmp_path}/server.log asyncio",
-        f"{environment} {sys.executable} {SERVICES}/tls_client.py {front} {tls.folder} {tmp_path}/client.log {client} "
+        f"{program} {front} {tls.folder} {tmp_path}/front.log {back}",
+        f"{python}/tls_server.py {back} {tls.folder} {tmp_path}/server.log asyncio",
+        f"{python}/tls_client.py {front} {tls.folder} {tmp_path}/client.log {client} "
         f"{connections} 4 {tmp_path}/go {tmp_path}/go",
     )
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(front) and listening(back), "the services")
-        reads(agent, "libssl.so.3", "node")
+        reads(agent, "libssl.so.3", Path(program.split()[0]).name)
         (tmp_path / "go").touch()
         wait_for(lambda: finished(tmp_path / "client.log"), "the client")
         result = agent.finish()
     result.check_ledger()
     asked = sorted(entry["path"] for entry in log_entries(tmp_path / "client.log") if entry["path"])
-    passed_on = log_entries(tmp_path / "node.log")
-    assert sorted((s.path, s.attributes["client.port"]) for s in result.server("https_node")) == sorted(
+    passed_on = log_entries(tmp_path / "front.log")
+    (service,) = {s.service for s in result.server()} - {"tls_server"}
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server(service)) == sorted(
         (entry["path"], entry["peer"]) for entry in passed_on
     )
-    assert sorted(s.path for s in result.client("https_node")) == asked
+    assert sorted(s.path for s in result.client(service)) == asked
     assert sorted((s.path, s.attributes["client.port"]) for s in result.server("tls_server")) == sorted(
         (entry["path"], entry["port"]) for entry in passed_on
     )
@@ -128,8 +129,31 @@ def test_node(tmp_path: Path, tls: Tls, client: str) -> None:
     for span in result.server():
         assert span.link == "wire"
         assert by_id[span.parent_id].path == span.path
-    for span in result.client("https_node"):
+    for span in result.client(service):
         assert not span.parent_id or by_id[span.parent_id].path == span.path
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+@pytest.mark.parametrize(("client", "connections"), [("threads", 8), ("asyncio", 150)])
+def test_node(tmp_path: Path, tls: Tls, client: str, connections: int) -> None:
+    """Its OpenSSL is part of the program, and it moves the ciphertext itself."""
+    node = tls.copy(Path(shutil.which("node") or "").resolve())
+    pass_on(tmp_path, tls, client, f"{node} {SERVICES}/https_node.js", connections)
+
+
+@pytest.mark.parametrize("kind", ["plain", "stripped and PIE"])
+def test_go(tmp_path: Path, tls: Tls, kind: str) -> None:
+    """Its goroutines move between threads, and return from a call on another one."""
+    go = shutil.which("go") or "/usr/local/go/bin/go"
+    options = ["-ldflags=-s -w", "-buildmode=pie"] if kind != "plain" else []
+    program = tls.libraries / "https_go"
+    subprocess.run(
+        [go, "build", *options, "-o", str(program), "main.go"],
+        cwd=SERVICES / "https_go",
+        env={**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"},
+        check=True,
+    )
+    pass_on(tmp_path, tls, "asyncio", str(program), 100)
 
 
 @pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")

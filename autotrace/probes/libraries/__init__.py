@@ -28,8 +28,9 @@ class Library:
     """One library. `programs` names the object its BPF programs are in.
 
     A mapped file is the library if its base name matches one of `files`, shell patterns. It may have the library
-    inside if its base name matches one of `inside`, or if it is the executable itself: it has it, if it exports the
-    required functions.
+    inside if its base name matches one of `inside`, or if it is the executable itself: it has it, if it has the
+    required functions. With `go` it is part of Go programs: only these are looked into, and what stands at returns
+    stands at each return instruction.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Library:
     files: tuple[str, ...]
     inside: tuple[str, ...]
     functions: tuple[Function, ...]
+    go: bool = False
 
     def is_file(self, path: str) -> bool:
         """Tell if the file at `path` is this library, by its name."""
@@ -73,12 +75,15 @@ def _read(file: Path) -> Library:
         name=table.text("name"),
         display=table.text("display"),
         programs=table.text("programs"),
-        files=recognise.texts("files", required=True),
+        files=recognise.texts("files"),
         inside=recognise.texts("inside"),
+        go=recognise.flag("go"),
         functions=tuple(_function(each) for each in table.tables("functions")),
     )
     recognise.finish()
     table.finish()
+    if not library.files and not library.go:
+        raise recognise.error("files", "or go is missing")
     if not library.required:
         raise table.error("functions", "has none that is required: any file would have the library inside")
     return library

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from autotrace.discovery.libraries import LibraryFinder, Use, code_mappings
 from autotrace.discovery.procfs import Procfs
 from autotrace.probes import libraries
-from symbols.elf import open_elf
 
 PROCFS = Procfs()
 
@@ -41,7 +41,8 @@ def test_openssl_of_a_process(private_openssl: Any, tmp_path: Path) -> None:
     assert use.library.name == "openssl"
     assert Path(use.path).parent == tmp_path
     assert Path(use.opened).samefile(use.path)
-    with open_elf(use.path) as elf:
+    with Path(use.path).open("rb") as file:
+        elf = ELFFile(file)
         symbol = elf.get_section_by_name(".dynsym").get_symbol_by_name("SSL_read")[0]
         address = symbol["st_value"]
         (expected,) = elf.address_offsets(address)
@@ -58,7 +59,7 @@ def test_a_library_that_was_replaced_on_disk(private_openssl: Any, tmp_path: Pat
     (after,) = find(private_openssl.pid, f"{tmp_path}/*")
     assert after.path == before.path
     assert after.probes == before.probes
-    assert os.stat(after.opened).st_ino == inode  # noqa: PTH116: pathlib would be as good, but not shorter
+    assert Path(after.opened).stat().st_ino == inode
 
 
 def test_a_pattern_rules_files_out(private_openssl: Any, tmp_path: Path) -> None:

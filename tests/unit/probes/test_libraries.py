@@ -41,7 +41,7 @@ def test_a_manifest(tmp_path: Path) -> None:
         ('enters = "some_read_enters"', "", "enters or returns is missing"),
         ("required = true", "required = 1", "required must be true or false"),
         ("required = true", "", "functions has none that is required"),
-        ('files = ["libsome.so*"]', "", "recognise.files is missing"),
+        ('files = ["libsome.so*"]', "", "recognise.files or go is missing"),
         ('programs = "some"', 'programs = "some"\nprogram = "x"', "program is not a key"),
         ('name = "some_read"', "", "name is missing"),
     ],
