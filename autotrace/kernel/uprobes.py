@@ -10,7 +10,9 @@ class Uprobes:
     """The probes in one file, set. Close it and they are gone.
 
     They are set in the order given and taken away in the other: what stands at the returns of a function comes
-    before what stands at its entry, for a call that has begun must not be seen only half. Raises AutotraceError if the kernel refuses one; none is left then.
+    before what stands at its entry, for a call that has begun must not be seen only half.
+
+    Raises AutotraceError if the kernel refuses one; none is left then.
     """
 
     def __init__(self, programs: Object, path: str, probes: list[Probe]) -> None:

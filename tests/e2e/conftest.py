@@ -62,8 +62,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def pytest_configure() -> None:
-    """Make orphans of the tests' programs children of this process, so that none can hide. Without a test's word for
-    it no library is probed: other processes of the machine have it mapped too."""
+    """Make orphans of the tests' programs children of this process, so that none can hide.
+
+    Without a test's word for it no library is probed: other processes of the machine have it mapped too.
+    """
     os.environ["AUTOTRACE_TLS"] = "off"
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 

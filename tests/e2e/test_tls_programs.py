@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,12 +42,11 @@ def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str) -> None:
         f"upstream back {{ server 127.0.0.1:{back}; keepalive 8; }}",
     )
     environment = tls.openssl()
-    connections, requests = 20, 5
     command = shell(
         f"{environment} nginx -c {config}",
         f"{sys.executable} {SERVICES}/backend.py {back} {tmp_path}/back.log",
-        f"{environment} {sys.executable} {SERVICES}/tls_client.py {edge} {tls.folder} {tmp_path}/client.log {client} "
-        f"{connections} {requests} {tmp_path}/go {tmp_path}/go",
+        f"{environment} {sys.executable} {SERVICES}/tls_client.py {edge} {tls.folder} {tmp_path}/client.log "
+        f"{client} 20 5 {tmp_path}/go {tmp_path}/go",
     )
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(edge) and listening(back), "the services")
@@ -75,8 +75,9 @@ def test_curl(tmp_path: Path, tls: Tls) -> None:
     (port,) = free_ports(1)
     environment = tls.openssl()
     urls = " ".join(f"https://localhost:{port}/curl/$i/{n}" for n in (1, 20000))
+    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
     command = shell(
-        f"{environment} {sys.executable} {SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads",
+        f"{environment} {sys.executable} {server}",
         f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {environment} curl -s "
         f"--http1.1 --cacert {tls.folder}/cert.pem {urls} >{tmp_path}/out.$i; done; touch {tmp_path}/done; }}",
     )
@@ -98,8 +99,10 @@ def test_curl(tmp_path: Path, tls: Tls) -> None:
 
 
 def pass_on(tmp_path: Path, tls: Tls, client: str, program: str, connections: int) -> None:
-    """A program that serves and calls by HTTPS, between a client and a server in Python: all that the agent tells of it
-    is true by the programs' own logs."""
+    """Put a program that serves and calls by HTTPS between a client and a server in Python.
+
+    All that the agent tells of it must be true by the programs' own logs.
+    """
     front, back = free_ports(2)
     python = f"{tls.openssl()} {sys.executable} {SERVICES}"
     command = shell(
@@ -163,12 +166,15 @@ def test_wget(tmp_path: Path, tls: Tls) -> None:
     openssl = tls.openssl()
     tls.copy(LIBRARIES / "libgnutls.so.30")
     urls = " ".join(f"https://localhost:{port}/wget/$i/{n}" for n in (1, 20000))
+    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
+    holder = "import ctypes, time; ctypes.CDLL('libgnutls.so.30'); time.sleep(600)"
     command = shell(
-        f"{openssl} {sys.executable} {SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads",
+        f"{openssl} {sys.executable} {server}",
         # The first one keeps the library mapped, so that the agent has found it before the others begin.
-        f"{openssl} {sys.executable} -c 'import ctypes, time; ctypes.CDLL(\"libgnutls.so.30\"); time.sleep(600)'",
+        f"{openssl} {sys.executable} -c {shlex.quote(holder)}",
         f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {openssl} wget -q "
-        f"--no-hsts --ca-certificate={tls.folder}/cert.pem -O {tmp_path}/out.$i {urls}; done; touch {tmp_path}/done; }}",
+        f"--no-hsts --ca-certificate={tls.folder}/cert.pem -O {tmp_path}/out.$i {urls}; done; "
+        f"touch {tmp_path}/done; }}",
     )
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(port), "the server")

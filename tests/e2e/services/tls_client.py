@@ -1,8 +1,8 @@
 """An HTTPS/1.1 client: `tls_client.py PORT FOLDER LOG threads|asyncio CONNECTIONS REQUESTS START GO`.
 
-Once the file START exists it opens CONNECTIONS connections. Once GO exists it makes REQUESTS requests on each: one
-after another (threads), or all connections at once (asyncio). Every second request is a POST. Each request is logged
-as a JSON line, with the client's port. Then it waits until it is ended.
+Once the file START exists it opens CONNECTIONS connections. Once GO exists it makes REQUESTS requests on each:
+one after another (threads), or all connections at once (asyncio). Every second request is a POST. Each request is
+logged as a JSON line, with the client's port. Then it waits until it is ended.
 """
 
 import asyncio
