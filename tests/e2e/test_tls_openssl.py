@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness import SERVICES, Traced, free_ports, listening, log_entries, running, shell, wait_for
 from kernel_state import entries
-from tls import Tls, only_copies
+from tls import Tls, only_copies, reads
 
 CONNECTIONS = {"threads": 8, "asyncio": 200}
 REQUESTS = 5
@@ -43,7 +43,7 @@ def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> N
     command, port = commands(tmp_path, server, client)
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(port), "the server")
-        wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+        reads(agent, "libssl.so.3")
         (tmp_path / "go").touch()
         (tmp_path / "start").touch()
         wait_for(lambda: finished(tmp_path / "client.log"), "the client")
@@ -74,7 +74,7 @@ def test_connections_older_than_the_agent(tmp_path: Path, kind: str) -> None:
         wait_for(lambda: established(port) == CONNECTIONS[kind] * 2, "the client's connections")
         options = (*only_copies(tmp_path), "--pid", str(services.pid))
         with Traced(tmp_path / "agent", [], options) as agent:
-            wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+            reads(agent, "libssl.so.3")
             (tmp_path / "go").touch()
             wait_for(lambda: finished(tmp_path / "client.log"), "the client")
             result = agent.finish()
@@ -98,7 +98,7 @@ def test_no_secret_leaves_the_kernel(tmp_path: Path) -> None:
     events = tmp_path / "events.bin"
     with Traced(tmp_path / "agent", command, (*only_copies(tmp_path), "--record", str(events))) as agent:
         wait_for(lambda: listening(port), "the server")
-        wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+        reads(agent, "libssl.so.3")
         (tmp_path / "go").touch()
         (tmp_path / "start").touch()
         wait_for(lambda: finished(tmp_path / "client.log"), "the client")
@@ -127,7 +127,7 @@ def test_ten_thousand_sessions_leave_nothing(tmp_path: Path) -> None:
     )
     command = shell(f"{tls.openssl()} {sys.executable} -c {shlex.quote(script)}")
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
-        wait_for(lambda: "reads TLS in" in agent.said(), "the library's probes")
+        reads(agent, "libssl.so.3")
         (tmp_path / "go").touch()
         wait_for(lambda: entries(agent.process.pid, "tls_sessions"), "a session")
         wait_for((tmp_path / "done").exists, "the sessions")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import SERVICES, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
 from test_tls_openssl import finished
-from tls import LIBRARIES, Tls, only_copies
+from tls import LIBRARIES, Tls, only_copies, reads
 
 
 @pytest.fixture
@@ -21,12 +21,6 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
     made = Tls(tmp_path / "tls")
     yield made
     shutil.rmtree(made.libraries)
-
-
-def reads(agent: Traced, *names: str) -> None:
-    """Wait until the agent reads TLS in the libraries of these names."""
-    for name in names:
-        wait_for(lambda name=name: f"/{name} (" in agent.said(), f"the probes of {name}")
 
 
 @pytest.mark.parametrize("client", ["threads", "asyncio"])

@@ -10,6 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from harness import Traced, wait_for
+
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 
 
@@ -37,6 +39,15 @@ class Tls:
         """Copy OpenSSL; what is put before a command to make it use the copy."""
         self.copy(LIBRARIES / "libssl.so.3", LIBRARIES / "libcrypto.so.3")
         return f"env LD_LIBRARY_PATH={self.libraries}"
+
+
+def reads(agent: Traced, *names: str) -> None:
+    """Wait until the agent reads TLS in the libraries of these names."""
+    for name in names:
+        found = f"/{name} ("
+        refused = ("not probed", "not seen")
+        wait_for(lambda: any(word in agent.said() for word in (found, *refused)), f"the probes of {name}")  # noqa: B023
+        assert found in agent.said(), agent.said()
 
 
 def only_copies(folder: Path) -> tuple[str, ...]:
