@@ -12,8 +12,9 @@ from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import Libbpf
 from autotrace.kernel.object import Object
-from autotrace.kernel.source import FLAVOURS, spec
+from autotrace.kernel.source import FLAVOURS, library_spec, spec
 
+_UPROBES = Path("/sys/bus/event_source/devices/uprobe")
 _VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 _CAP_SYS_PTRACE, _CAP_DAC_READ_SEARCH, _CAP_PERFMON, _CAP_BPF, _CAP_SYS_ADMIN = 19, 2, 38, 39, 21
 
@@ -111,6 +112,7 @@ def _programs() -> Iterator[Feature]:
         yield _tried("ring buffer", "mapped", loaded.open_ring)
         yield _tried("sweep (BPF iterator)", "works", loaded.sweep)
         yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0))
+        yield _tls(loaded)
     yield _memory_lock()
     seen = working != "tracepoint"
     detail = f"is {'seen' if seen else 'not seen'} by {working} hooks"
@@ -139,6 +141,19 @@ def _tried(name: str, good: str, action: Callable[[], object]) -> Feature:
     except (AutotraceError, OSError) as error:
         return Feature(name, False, str(error), True, _KERNEL_ADVICE)
     return Feature(name, True, good, True, _KERNEL_ADVICE)
+
+
+def _tls(hooks: Object) -> Feature:
+    """Load the programs of the TLS libraries, without setting a probe: that would touch other processes."""
+    advice = "what TLS libraries encrypt is only counted; everything else works"
+    if not _UPROBES.exists():
+        return Feature("TLS libraries", False, "this kernel has no uprobes (CONFIG_UPROBES)", False, advice)
+    for library in ("openssl", "gnutls", "go_tls"):
+        try:
+            Object(library_spec(library, {}), hooks).close()
+        except (AutotraceError, OSError) as error:
+            return Feature("TLS libraries", False, f"{library}: {str(error).splitlines()[0]}", False, advice)
+    return Feature("TLS libraries", True, "the programs of their probes load", False, advice)
 
 
 def _memory_lock() -> Feature:

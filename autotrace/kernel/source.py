@@ -51,6 +51,12 @@ def spec(
     )
 
 
+def library_spec(programs: str, constants: dict[str, int]) -> Spec:
+    """What to load for a library: `programs` is the name of the object that has its programs. `constants` are those of
+    the socket hooks, whose maps it works on. Raises AutotraceError if the programs are not built."""
+    return Spec(_built(programs), constants, {})
+
+
 def _built(name: str) -> Path:
     path = _OBJECTS / f"{name}.bpf.o"
     if not path.exists():
@@ -112,8 +118,8 @@ class Source:
         library's file. Raises AutotraceError; nothing is left set then."""
         loaded = self._libraries.get(programs)
         if loaded is None:
-            spec = Spec(_built(programs), self._what.constants, {})
-            loaded = self._libraries[programs] = Object(spec, self._object)
+            what = library_spec(programs, self._what.constants)
+            loaded = self._libraries[programs] = Object(what, self._object)
             give_back_memory()
         return Uprobes(loaded, path, probes)
 

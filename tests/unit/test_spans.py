@@ -59,6 +59,12 @@ def exchange(
     )
 
 
+def over_tls(exchange: Exchange, port: int = 443) -> Exchange:
+    exchange.connection.tls = True
+    exchange.connection.local_port = exchange.connection.remote_port = port
+    return exchange
+
+
 def make(exchange: Exchange) -> Span:
     span = maker().make(exchange)
     assert span is not None
@@ -296,3 +302,31 @@ def test_any_text_gives_a_span_that_can_be_sent(
     for text in (span.name, *(value for value in span.attributes.values() if isinstance(value, str))):
         text.encode()
     assert "?" not in str(span.attributes.get("url.path", ""))
+
+
+def test_tls_is_https() -> None:
+    assert make(over_tls(exchange())).attributes["url.scheme"] == "https"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("shop.example", "https://shop.example/item/7"),
+        ("shop.example:443", "https://shop.example/item/7"),
+        ("shop.example:80", "https://shop.example:80/item/7"),
+        ("shop.example:8443", "https://shop.example:8443/item/7"),
+    ],
+)
+def test_the_default_port_of_https_is_left_out(host: str, url: str) -> None:
+    span = make(over_tls(exchange(Role.CLIENT, headers={"host": host})))
+    assert span.attributes["url.full"] == url
+
+
+def test_other_attributes_are_those_of_plain_text() -> None:
+    for role in Role:
+        plain, encrypted = exchange(role), over_tls(exchange(role), 8080)
+        plain.connection.local_port = plain.connection.remote_port = 8080
+        differ = {
+            key for key, value in make(plain).attributes.items() if make(encrypted).attributes[key] != value
+        }
+        assert differ == ({"url.scheme"} if role is Role.SERVER else {"url.full"})

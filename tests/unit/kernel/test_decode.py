@@ -147,6 +147,12 @@ def test_a_connection_that_was_seen_being_made() -> None:
     )
 
 
+def test_a_connection_whose_plaintext_is_captured() -> None:
+    event = decode(connection(flags=FLAG.CONN_TLS))
+    assert isinstance(event, ConnectionOpened)
+    assert event.tls
+
+
 def test_an_older_connection_has_no_opening() -> None:
     event = decode(connection())
     assert isinstance(event, ConnectionOpened)

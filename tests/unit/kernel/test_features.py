@@ -46,6 +46,7 @@ def test_root_has_all_that_is_needed() -> None:
     assert found["privileges"].detail == "CAP_SYS_ADMIN"
     assert found["ring buffer"].ok
     assert found["sweep (BPF iterator)"].ok
+    assert found["TLS libraries"].ok
 
 
 def test_probing_leaves_nothing_open() -> None:

@@ -1,0 +1,42 @@
+"""Wire keys: both ends of a connection give a byte the same name, and no other byte has it."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotrace.model import Connection, Direction
+
+
+def ends(tls: bool, from_start: bool = True) -> tuple[Connection, Connection]:
+    near, far = ("10.0.0.1", 5000), ("10.0.0.2", 443)
+    return (
+        Connection(1, 10, 2, 1, 0, 7, *near, *far, from_start, None, tls),
+        Connection(2, 20, 2, 2, 0, 7, *far, *near, from_start, None, tls),
+    )
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_both_ends_agree(tls: bool) -> None:
+    client, server = ends(tls)
+    key = client.wire_key(Direction.TX, 1234)
+    assert key == server.wire_key(Direction.RX, 1234)
+    assert key != server.wire_key(Direction.TX, 1234)
+    assert key != client.wire_key(Direction.TX, 1235)
+
+
+def test_sequence_numbers_wrap_and_plaintext_does_not() -> None:
+    (plain, _), (encrypted, _) = ends(False), ends(True)
+    assert plain.wire_key(Direction.TX, 1) == plain.wire_key(Direction.TX, 1 + (1 << 32))
+    assert encrypted.wire_key(Direction.TX, 1) != encrypted.wire_key(Direction.TX, 1 + (1 << 32))
+
+
+def test_plaintext_that_was_not_counted_from_its_start_has_no_name() -> None:
+    client, _ = ends(tls=True, from_start=False)
+    assert client.wire_key(Direction.TX, 0) is None
+    older, _ = ends(tls=False, from_start=False)
+    assert older.wire_key(Direction.TX, 0) is not None
+
+
+def test_plain_text_and_tls_are_not_confused() -> None:
+    (plain, _), (encrypted, _) = ends(False), ends(True)
+    assert plain.wire_key(Direction.TX, 5) != encrypted.wire_key(Direction.TX, 5)
