@@ -118,6 +118,8 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
     options = [
         *("--json", str(spans), "--console", "on"),
         *("--metrics-host", "127.0.0.1", "--metrics-port", str(metrics_port)),
+        # A probe in a library of the system would be hit by programs that are not of the shop.
+        *("--tls", f"{BUILT}/*"),
     ]
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):

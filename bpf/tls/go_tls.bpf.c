@@ -8,40 +8,37 @@
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
 
-static __always_inline struct tls_key goroutine(struct pt_regs *ctx)
+static __always_inline struct tls_key goroutine(__u64 g)
 {
-	struct tls_key key = {.session = ARCH_GO_G(ctx), .tgid = bpf_get_current_pid_tgid() >> 32};
+	struct tls_key key = {.session = g, .tgid = bpf_get_current_pid_tgid() >> 32};
 
 	return key;
 }
 
-static __always_inline void go_call_begins(struct pt_regs *ctx, __u32 direction)
+/* A global function: see iov.h. */
+__noinline int go_call_begins(__u64 g, __u64 id, __u32 direction, __u64 buffer, __u64 length)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
-	struct tls_key key = goroutine(ctx);
-	__u64 id = ARCH_GO_PARAM0(ctx);
+	struct tls_key key = goroutine(g);
 	struct tls_session *session;
 	struct tls_call call = {};
 
 	if (!thread || !id)
-		return;
+		return 0;
 	session = find_or_add_session(id);
 	if (!session)
-		return;
-	if (direction == TLS_NO_BYTES)
-		call_begins(process, thread, session, &call, id, direction, 0, 0, 0);
-	else
-		call_begins(process, thread, session, &call, id, direction, ARCH_GO_PARAM1(ctx),
-			    ARCH_GO_PARAM2(ctx), 0);
+		return 0;
+	call_begins(process, thread, session, &call, id, direction, buffer, length, 0);
 	bpf_map_update_elem(&go_tls_calls, &key, &call, BPF_ANY);
+	return 0;
 }
 
 /* func (c *Conn) Read(b []byte) (int, error) */
 SEC("uprobe")
 int go_tls_read_enters(struct pt_regs *ctx)
 {
-	go_call_begins(ctx, AT_RX);
+	go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_RX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
 	return 0;
 }
 
@@ -49,7 +46,7 @@ int go_tls_read_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int go_tls_write_enters(struct pt_regs *ctx)
 {
-	go_call_begins(ctx, AT_TX);
+	go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_TX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
 	return 0;
 }
 
@@ -58,7 +55,7 @@ int go_tls_call_returns(struct pt_regs *ctx)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
-	struct tls_key key = goroutine(ctx);
+	struct tls_key key = goroutine(ARCH_GO_G(ctx));
 	struct tls_call *found = thread ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
 	struct tls_call call;
 
@@ -75,17 +72,17 @@ int go_tls_call_returns(struct pt_regs *ctx)
 SEC("uprobe")
 int go_tls_handshake_enters(struct pt_regs *ctx)
 {
-	struct tls_key key = goroutine(ctx);
+	struct tls_key key = goroutine(ARCH_GO_G(ctx));
 
 	if (current_watched() && !bpf_map_lookup_elem(&go_tls_calls, &key))
-		go_call_begins(ctx, TLS_NO_BYTES);
+		go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), TLS_NO_BYTES, 0, 0);
 	return 0;
 }
 
 SEC("uprobe")
 int go_tls_handshake_returns(struct pt_regs *ctx)
 {
-	struct tls_key key = goroutine(ctx);
+	struct tls_key key = goroutine(ARCH_GO_G(ctx));
 	struct tls_call *call = current_watched() ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
 
 	if (call && call->direction == TLS_NO_BYTES)

@@ -86,21 +86,23 @@ static __always_inline struct tls_session *find_or_add_session(__u64 id)
 }
 
 /* A call of the library begins. `direction` is that of its plaintext, of which up to `length` bytes stand, or will
- * stand, at `buffer`. `done` is where the library will say how many they were, 0 if its result says that. */
-static __always_inline void tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 length, __u64 done)
+ * stand, at `buffer`. `done` is where the library will say how many they were, 0 if its result says that. A global
+ * function: see iov.h. */
+__noinline int tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 length, __u64 done)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
 	struct tls_session *session;
 
 	if (!thread || !id)
-		return;
+		return 0;
 	session = find_or_add_session(id);
 	if (!session)
-		return;
+		return 0;
 	/* A first write can be what ends the handshake, with what was received (Node). */
 	tls_session_used(thread, session, id, direction != AT_TX || is_fresh(session));
 	call_begins(process, thread, session, &thread->tls_call, id, direction, buffer, length, done);
+	return 0;
 }
 
 static __always_inline void plaintext_received(const struct at_watched *process, struct thread *thread,
@@ -160,18 +162,19 @@ static __always_inline void call_ends(const struct at_watched *process, struct t
 		plaintext_sent(process, thread, session->sk, conn, &bytes, call->captured);
 }
 
-/* The call of the library that the thread is in has returned `result`. */
-static __always_inline void tls_call_ends(__s64 result)
+/* The call of the library that the thread is in has returned `result`. A global function: see iov.h. */
+__noinline int tls_call_ends(__s64 result)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? known_thread() : 0;
 	struct tls_call call;
 
 	if (!thread || !thread->tls_call.session)
-		return;
+		return 0;
 	call = thread->tls_call;
 	thread->tls_call.session = 0;
 	call_ends(process, thread, &call, result);
+	return 0;
 }
 
 #endif
