@@ -52,8 +52,10 @@ def spec(
 
 
 def library_spec(programs: str, constants: dict[str, int]) -> Spec:
-    """What to load for a library: `programs` is the name of the object that has its programs. `constants` are those of
-    the socket hooks, whose maps it works on. Raises AutotraceError if the programs are not built."""
+    """What to load for a library: `programs` is the name of the object that has its programs.
+
+    `constants` are those of the socket hooks, whose maps it works on. Raises AutotraceError if it is not built.
+    """
     return Spec(_built(programs), constants, {})
 
 

@@ -167,8 +167,7 @@ static __always_inline bool in_tls_call(const struct thread *thread)
 /* The session for which the goroutine that runs on this thread is inside crypto/tls; 0 if it is not, or not Go. */
 static __always_inline __u64 go_call_session(void)
 {
-	struct tls_key key = {.session = arch_go_g(bpf_get_current_task_btf()),
-			      .tgid = bpf_get_current_pid_tgid() >> 32};
+	struct tls_key key = {.session = arch_go_g(), .tgid = bpf_get_current_pid_tgid() >> 32};
 	struct tls_call *call = key.session ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
 
 	return call ? call->session : 0;
