@@ -1,0 +1,60 @@
+"""An HTTPS/1.1 server on any OpenSSL: `tls_dlopen.py PORT FOLDER LOG LIBSSL`.
+
+The library is loaded at the first connection. One connection after the other; each request is logged as a JSON line with the client's port.
+"""
+
+import ctypes
+import json
+import socket
+import sys
+from pathlib import Path
+
+PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
+LOG = Path(sys.argv[3]).open("a", buffering=1)  # noqa: SIM115
+PEM = 1
+
+
+def load():
+    libssl = ctypes.CDLL(sys.argv[4])
+    for name in ("TLS_server_method", "SSL_CTX_new", "SSL_new"):
+        getattr(libssl, name).restype = ctypes.c_void_p
+    context = ctypes.c_void_p(libssl.SSL_CTX_new(ctypes.c_void_p(libssl.TLS_server_method())))
+    assert libssl.SSL_CTX_use_certificate_file(context, f"{FOLDER}/cert.pem".encode(), PEM) == 1
+    assert libssl.SSL_CTX_use_PrivateKey_file(context, f"{FOLDER}/key.pem".encode(), PEM) == 1
+    return libssl, context
+
+
+def serve(libssl, ssl, peer):
+    buffer = ctypes.create_string_buffer(8192)
+    received = b""
+    while True:
+        while b"\r\n\r\n" not in received:
+            # Looked at first: that consumes nothing.
+            if libssl.SSL_peek(ssl, buffer, 100) <= 0:
+                return
+            got = libssl.SSL_read(ssl, buffer, len(buffer))
+            received += buffer.raw[:got]
+        head, _, received = received.partition(b"\r\n\r\n")
+        path = head.split()[1].decode()
+        LOG.write(json.dumps({"path": path, "peer": peer}) + "\n")
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+        assert libssl.SSL_write(ssl, answer, len(answer)) == len(answer)
+
+
+def main():
+    loaded = None
+    with socket.create_server(("127.0.0.1", PORT)) as listener:
+        while True:
+            connection, (_, peer) = listener.accept()
+            loaded = loaded or load()
+            libssl, context = loaded
+            ssl = ctypes.c_void_p(libssl.SSL_new(context))
+            libssl.SSL_set_fd(ssl, connection.fileno())
+            if libssl.SSL_accept(ssl) == 1:
+                serve(libssl, ssl, peer)
+                libssl.SSL_shutdown(ssl)
+            libssl.SSL_free(ssl)
+            connection.close()
+
+
+main()
