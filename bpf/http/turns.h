@@ -6,7 +6,7 @@
 
 #include "../include/conn.h"
 #include "../include/iov.h"
-#include "../process/lifecycle.h"
+#include "../process/events.h"
 #include "../tls/binding.h"
 #include "head.h"
 #include "recognise.h"

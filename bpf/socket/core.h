@@ -25,7 +25,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!conn)
 		return;
 	if (conn->tls) {
-		tls_bytes_move(thread, conn, sk, AT_TX);
+		tls_bytes_move((__u64)sk, AT_TX);
 		return;
 	}
 	thread->sending_sk = (__u64)sk;
@@ -40,7 +40,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	thread->unread = !capture(sk, AT_TX, sent_position(conn, sk), bytes, &at);
 	if (conn->tls) { /* as these bytes have shown */
 		thread->sending_sk = 0;
-		tls_bytes_move(thread, conn, sk, AT_TX);
+		tls_bytes_move((__u64)sk, AT_TX);
 	}
 }
 
@@ -137,7 +137,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	}
 	set_cause(thread, conn->id);
 	if (conn->tls) {
-		tls_bytes_move(thread, conn, sk, AT_RX);
+		tls_bytes_move((__u64)sk, AT_RX);
 		return;
 	}
 	thread->tls_received = 0;
@@ -150,7 +150,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	fill_context(&at, process, thread, now, 0);
 	capture(sk, AT_RX, end - got, bytes, &at);
 	if (conn->tls) { /* as these bytes have shown */
-		tls_bytes_move(thread, conn, sk, AT_RX);
+		tls_bytes_move((__u64)sk, AT_RX);
 		return;
 	}
 	moved(conn, AT_RX, end, bytes, now);

@@ -150,12 +150,12 @@ __noinline int take_sign(__u64 id, __u64 sk, __u32 sign)
 }
 
 /* Has a sign spoken for this pair, and none for another one since? */
-static __always_inline bool agrees(__u64 id, const struct conn *conn, struct sock *sk)
+static __always_inline bool agrees(__u64 id, const struct conn *conn, __u64 sk)
 {
 	struct tls_session *session = find_session(id);
 
-	return session && session->signs && session->candidate == (__u64)sk &&
-	       session->candidate_id == conn->id && conn->claim == id;
+	return session && session->signs && session->candidate == sk && session->candidate_id == conn->id &&
+	       conn->claim == id;
 }
 
 /* Is the thread inside a call of a TLS library? A wait inside it would be one whose end was not seen. */
@@ -191,38 +191,42 @@ static __always_inline void keep_one(__u64 *slot, __u64 value)
 		*slot = SEVERAL;
 }
 
-/* The thread moves bytes of a TLS connection. */
-static __always_inline void tls_bytes_move(struct thread *thread, struct conn *conn, struct sock *sk,
-					   __u32 direction)
+/* The thread moves bytes of the TLS connection `sk`. A global function: see iov.h. */
+__noinline int tls_bytes_move(__u64 sk, __u32 direction)
 {
+	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
+	struct thread *thread = known_thread();
 	__u64 inside;
 
+	if (!conn || !thread)
+		return 0;
 	if (!conn->ssl && conn->speaker != direction) {
 		conn->speaker = direction;
 		conn->turn++;
 	}
 	inside = in_tls_call(thread) ? thread->tls_call.session : 0;
 	if (inside && inside == conn->ssl)
-		return;
+		return 0;
 	if (!inside && !conn->ssl)
 		inside = go_call_session();
 	if (inside) {
-		bind_session(inside, (__u64)sk, 0);
-		return;
+		bind_session(inside, sk, 0);
+		return 0;
 	}
 	forget_old_signs(thread);
 	if (direction == AT_RX) {
-		keep_one(&thread->tls_received, (__u64)sk);
-		return;
+		keep_one(&thread->tls_received, sk);
+		return 0;
 	}
 	if (conn->ssl)
-		return;
+		return 0;
 	if (thread->tls_called > SEVERAL)
-		take_sign(thread->tls_called, (__u64)sk, SIGN_SENT);
+		take_sign(thread->tls_called, sk, SIGN_SENT);
 	else if (thread->tls_called == SEVERAL && agrees(thread->tls_last, conn, sk))
-		take_sign(thread->tls_last, (__u64)sk, SIGN_SENT);
+		take_sign(thread->tls_last, sk, SIGN_SENT);
 	thread->tls_sent = thread->tls_called;
 	thread->tls_called = 0;
+	return 0;
 }
 
 /* The thread calls its library for a session; `reads` if that can consume what was received. */

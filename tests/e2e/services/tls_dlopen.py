@@ -1,6 +1,7 @@
 """An HTTPS/1.1 server on any OpenSSL: `tls_dlopen.py PORT FOLDER LOG LIBSSL`.
 
-The library is loaded at the first connection. One connection after the other; each request is logged as a JSON line with the client's port.
+The library is loaded at the first connection. One connection is served after the other; each request is logged as a
+JSON line with the client's port.
 """
 
 import ctypes
