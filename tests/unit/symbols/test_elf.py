@@ -10,7 +10,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from tiny_elf import BUILD_ID, CODE_AT, TinyElf, code_address
 
-from symbols.elf import MAX_READ, PT_LOAD, BytesSource, Elf
+from symbols.elf import MAX_READ, MAX_TABLE, PF_R, PF_X, PT_LOAD, BytesSource, Elf
 from symbols.errors import ElfError
 
 
@@ -155,3 +155,14 @@ def test_notes_are_bounded_by_their_table() -> None:
     elf = tiny(TinyElf().bytes() + struct.pack("<III", 4, 1 << 30, 3) + b"GNU\0")
     with pytest.raises(ElfError, match="note that is cut short"):
         list(elf.notes(elf.size - 16, 16))
+
+
+def test_segments_that_show_the_same_bytes_are_not_searched_again_and_again(tmp_path: Path) -> None:
+    builder = TinyElf()
+    for _ in range(5):
+        builder.segments.append((PT_LOAD, PF_R, 0, MAX_TABLE // 2, 4096))
+    path = tmp_path / "many"
+    path.write_bytes(builder.bytes())
+    os.truncate(path, MAX_TABLE)
+    with Elf.open(path) as elf:
+        assert sum(len(chunk) for _, chunk in elf.loaded_chunks(PF_R, PF_X, 0)) == MAX_TABLE

@@ -102,3 +102,14 @@ def test_a_name_repeated_without_end_is_an_error() -> None:
     assert table is not None
     with pytest.raises(ElfError, match="without end"):
         list(table_symbols(elf, table, ["read"]))
+
+
+def test_a_symbol_repeated_without_end_is_an_error() -> None:
+    elf = tiny(TinyElf().symtab([Symbol("read", address) for address in range(1, 5000)]))
+    table = full_table(elf)
+    assert table is not None
+    strings = bytearray(elf.read(0, elf.size))
+    for index in range(1, 5000):  # all of them have the name of the first
+        struct.pack_into("<I", strings, table.offset + 24 * index, 1)
+    with pytest.raises(ElfError, match="without end"):
+        list(table_symbols(Elf(BytesSource(bytes(strings))), table, ["read"]))
