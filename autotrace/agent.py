@@ -355,7 +355,7 @@ def _pipeline(
 ) -> Pipeline:
     return Pipeline(
         process_of=processes.get,
-        emit=exporters.emit,
+        emit=exporters.emit if exporters.take_spans else None,
         stop_capture=stop_capture,
         forget=forget,
         ledger=ledger,

@@ -38,6 +38,11 @@ class Exporters:
         """Tell if there is any."""
         return bool(self._queues or self._others)
 
+    @property
+    def take_spans(self) -> bool:
+        """Tell if any of them wants spans: /metrics alone does not."""
+        return bool(self._queues)
+
     def emit(self, span: Span) -> None:
         """Hand a span to every exporter; never blocks."""
         for queue in self._queues:

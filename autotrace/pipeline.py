@@ -44,7 +44,8 @@ _EXIT_GRACE_NS = 1_000_000_000
 class Pipeline:
     """Events in, spans out.
 
-    `process_of` finds a watched process, `emit` takes each finished span, `stop_capture` is told of a connection
+    `process_of` finds a watched process, `emit` takes each finished span (None: nobody does, and none is made; an
+    exchange counts as emitted all the same), `stop_capture` is told of a connection
     whose bytes are not wanted, `forget` of one that no record will tell the end of. `host` tells this host,
     since its boot, from all others. `wall_offset_ns` is the Unix time at monotonic time 0.
     """
@@ -53,7 +54,7 @@ class Pipeline:
         self,
         *,
         process_of: Callable[[int], Process],
-        emit: Callable[[Span], object],
+        emit: Callable[[Span], object] | None,
         stop_capture: Callable[[Connection], object],
         forget: Callable[[Connection], object],
         ledger: Ledger,
@@ -158,16 +159,23 @@ class Pipeline:
     def _ended(self, exchange: Exchange) -> None:
         self._correlator.ended(exchange)
         process = self._process_of(exchange.connection.pid)
-        span = self._spans.make(exchange)
         route = ""
-        if span is None:
+        if exchange.link is not None and exchange.link.suppressed:
             self._ledger.dropped("reported_by_process")
         else:
-            route = str(span.attributes.get(HTTP_ROUTE) or span.attributes.get(URL_TEMPLATE) or "")
-            self._emit(span)
+            route = (
+                self._spans.route(exchange) if self._emit is None else self._emit_span(exchange, self._emit)
+            )
             self._ledger.emitted()
         peer = self._process_of(exchange.peer_pid) if exchange.peer_pid else None
         self._metrics.observe(exchange, process, route, peer)
+
+    def _emit_span(self, exchange: Exchange, emit: Callable[[Span], object]) -> str:
+        """Hand over the span of an exchange; returns its route."""
+        span = self._spans.make(exchange)
+        attributes = span.attributes
+        emit(span)
+        return str(attributes.get(HTTP_ROUTE) or attributes.get(URL_TEMPLATE) or "")
 
     def _closed(self, event: ConnectionClosed) -> None:
         connection, messages = self._streams.closed(event)

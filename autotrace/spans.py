@@ -84,13 +84,22 @@ class SpanMaker:
         self._of_connection: dict[int, dict[str, AttributeValue]] = {}
         self._authorities: dict[str, tuple[str, int]] = {}
 
-    def make(self, exchange: Exchange) -> Span | None:
-        """The span of an exchange; None if its process reports it itself. ValueError if it has no link."""
+    def route(self, exchange: Exchange) -> str:
+        """`http.route` or `url.template` of an exchange whose span nobody wants; empty if it has none."""
+        if not exchange.method:
+            return ""
+        _, path = _split_target(exchange.method, exchange.target)
+        if not path:
+            return ""
+        pid = exchange.connection.pid
+        service = (self._process_of(pid) or _unknown_process(pid)).service
+        return self._routes.route(service, exchange.role, path)
+
+    def make(self, exchange: Exchange) -> Span:
+        """The span of an exchange. ValueError if it has no link."""
         link = exchange.link
         if link is None:
             raise ValueError("an exchange cannot become a span before it is linked")
-        if link.suppressed:
-            return None
         connection = exchange.connection
         process = self._process_of(connection.pid) or _unknown_process(connection.pid)
         attributes = self._connection_attributes(connection, exchange.role)

@@ -52,7 +52,7 @@ def response(status: int = 200, body: bytes = b"", *fields: str) -> bytes:
 class Host:
     """A host as the kernel side would report it, with the pipeline behind it."""
 
-    def __init__(self, route_limit: int = 100) -> None:
+    def __init__(self, route_limit: int = 100, spans_wanted: bool = True) -> None:
         self.now = 1000 * SECOND
         self.ledger = Ledger()
         self.metrics = RedMetrics(self.ledger)
@@ -61,7 +61,7 @@ class Host:
         self.forgotten: list[int] = []
         self.pipeline = Pipeline(
             process_of=lambda pid: PROCESSES.get(pid) or Process(pid, "", {"service.name": "unknown"}),
-            emit=self.spans.append,
+            emit=self.spans.append if spans_wanted else None,
             stop_capture=lambda connection: self.stopped.append(connection.id),
             forget=self.forget,
             ledger=self.ledger,
@@ -224,6 +224,20 @@ def test_one_trace_from_nginx_to_the_backend(host: Host) -> None:
     host.finish()
     assert host.exchanges() == {"seen": 3, "emitted": 3, "dropped": {}, "in_flight": 0}
     assert host.notes() == {}
+
+
+def test_metrics_and_books_are_the_same_where_nobody_wants_spans() -> None:
+    hosts = Host(), Host(spans_wanted=False)
+    for host in hosts:
+        nginx_asks_backend(host)
+        nginx_asks_backend(host, TRACEPARENT)
+        host.finish()
+    wanted, unwanted = (host.metrics.collect() for host in hosts)
+    assert len(hosts[0].spans) == 6
+    assert not hosts[1].spans
+    assert wanted.services == unwanted.services
+    assert wanted.edges == unwanted.edges
+    assert hosts[0].exchanges() == hosts[1].exchanges()
 
 
 def test_the_trace_goes_on_from_a_header(host: Host) -> None:
