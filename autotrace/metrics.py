@@ -1,8 +1,9 @@
 """RED metrics: rate, errors and duration of every exchange, and the service graph.
 
-Names, attributes and bucket boundaries are those of the OpenTelemetry HTTP metric conventions
-(https://opentelemetry.io/docs/specs/semconv/http/http-metrics/). The service graph has the names of Tempo's
-metrics generator, which Grafana draws. Every exchange is counted, whatever becomes of its span.
+Names, attributes and bucket boundaries are those of the OpenTelemetry metric conventions for HTTP and RPC
+(https://opentelemetry.io/docs/specs/semconv/http/http-metrics/, .../rpc/rpc-metrics/). The service graph has
+the names of Tempo's metrics generator, which Grafana draws. Every exchange is counted, whatever becomes of
+its span.
 
 The aggregation is our own: one dict look-up, two bucket increments and one addition for an exchange.
 """
@@ -13,7 +14,9 @@ import time
 from bisect import bisect_left
 from math import floor, log2
 from threading import Lock
+from typing import NamedTuple
 
+from autotrace import rpc
 from autotrace.authority import split_authority
 from autotrace.ledger import Ledger
 from autotrace.model import (
@@ -45,7 +48,20 @@ VIRTUAL_NODE = "virtual_node"
 """Tempo's `connection_type` of an edge of which one end is not watched."""
 
 _Key = tuple[str, bool, str, int, str, str, str, str, int]
-_Seen = tuple[_Key, str | None]
+
+
+class _RpcKey(NamedTuple):
+    service: str
+    is_server: bool
+    system: str
+    method: str
+    status: str
+    error: str
+    address: str
+    port: int
+
+
+_Seen = tuple[_Key | _RpcKey, str | None]
 """What of an exchange decides where it is counted, the service at the other end too."""
 _FINE_MIN_SECONDS = 1e-9
 _HOSTS_REMEMBERED = 1024
@@ -97,7 +113,7 @@ class RedMetrics:
         self._lock = Lock()
         self._resources: dict[str, dict[str, str | int]] = {}
         self._series_of: dict[str, int] = {}
-        self._series: dict[_Key, _Histogram] = {}
+        self._series: dict[_Key | _RpcKey, _Histogram] = {}
         self._edges: dict[tuple[str, str, str], _Edge] = {}
         self._counted: dict[_Seen, _Counted] = {}
         self._hosts: dict[str, tuple[str, int]] = {}
@@ -113,10 +129,18 @@ class RedMetrics:
         seconds = ns * 1e-9 if ns > 0 else 0.0
         service, status, is_server = process.service, exchange.status, exchange.role is _SERVER
         error = exchange.error
-        if not error and status >= (500 if is_server else 400):
+        call = exchange.rpc
+        if call is not None:
+            error = rpc.error_type(exchange)
+        elif not error and status >= (500 if is_server else 400):
             error = str(status)
         address, port = ("", 0) if is_server else self._server_of(exchange)
-        key = (service, is_server, exchange.method, status, error, route, exchange.version, address, port)
+        key: _Key | _RpcKey
+        if call is None:
+            key = (service, is_server, exchange.method, status, error, route, exchange.version, address, port)
+        else:
+            name = call.method or rpc.METHOD_UNKNOWN
+            key = _RpcKey(service, is_server, call.system, name, call.status, error, address, port)
         seen = (key, None if peer is None else peer.service)
         bucket = bisect_left(DURATION_BOUNDS, seconds)
         fine = floor(
@@ -137,13 +161,16 @@ class RedMetrics:
         """A copy of everything counted so far."""
         with self._lock:
             services = {
-                name: ServiceMetrics(name, dict(resource), [], [])
+                name: ServiceMetrics(name, dict(resource), [], [], [], [])
                 for name, resource in self._resources.items()
             }
             for key, series in self._series.items():
                 service = services[key[0]]
                 point = HistogramPoint(_attributes(key), series.counts.copy(), series.sum, series.fine.copy())
-                (service.server if key[1] else service.client).append(point)
+                if isinstance(key, _RpcKey):
+                    (service.rpc_server if key.is_server else service.rpc_client).append(point)
+                else:
+                    (service.server if key[1] else service.client).append(point)
             edges = [
                 ServiceEdge(
                     {"client": client, "server": server, **({"connection_type": kind} if kind else {})},
@@ -163,9 +190,12 @@ class RedMetrics:
     def _find(self, seen: _Seen, process: Process) -> _Counted:
         """Where such exchanges are counted; what is over no cap is remembered."""
         key, peer = seen
-        service, is_server, method, _, _, _, _, address, port = key
-        if method not in KNOWN_METHODS:
-            key = (service, is_server, "_OTHER", *key[3:])
+        if isinstance(key, _RpcKey):
+            service, is_server, address, port = key.service, key.is_server, key.address, key.port
+        else:
+            service, is_server, method, _, _, _, _, address, port = key
+            if method not in KNOWN_METHODS:
+                key = (service, is_server, "_OTHER", *key[3:])
         series = self._series.get(key) or self._new_series(key, process)
         kind = VIRTUAL_NODE if peer is None else ""
         if is_server:
@@ -180,7 +210,7 @@ class RedMetrics:
             self._counted[seen] = counted
         return counted
 
-    def _new_series(self, key: _Key, process: Process) -> _Histogram:
+    def _new_series(self, key: _Key | _RpcKey, process: Process) -> _Histogram:
         service = key[0]
         if service not in self._resources and len(self._resources) >= self._max_services:
             self._ledger.note("metrics", "service_overflow")
@@ -191,7 +221,10 @@ class RedMetrics:
         if service == OVERFLOW or count >= self._max_series:
             if service != OVERFLOW:
                 self._ledger.note("metrics", "series_overflow")
-            key = (service, key[1], OVERFLOW, 0, "", "", "", "", 0)
+            if isinstance(key, _RpcKey):
+                key = _RpcKey(service, key.is_server, OVERFLOW, "", "", "", "", 0)
+            else:
+                key = (service, key[1], OVERFLOW, 0, "", "", "", "", 0)
             if key in self._series:
                 return self._series[key]
         self._series_of[service] = count + 1
@@ -230,7 +263,9 @@ def _service_resource(service: str, process: Process) -> dict[str, str | int]:
     return resource
 
 
-def _attributes(key: _Key) -> dict[str, str | int | bool]:
+def _attributes(key: _Key | _RpcKey) -> dict[str, str | int | bool]:
+    if isinstance(key, _RpcKey):
+        return _rpc_attributes(key)
     _, is_server, method, status, error, route, version, address, port = key
     if method == OVERFLOW:
         return {OVERFLOW: True}
@@ -247,4 +282,19 @@ def _attributes(key: _Key) -> dict[str, str | int | bool]:
         attributes["server.address"] = address
     if port:
         attributes["server.port"] = port
+    return attributes
+
+
+def _rpc_attributes(key: _RpcKey) -> dict[str, str | int | bool]:
+    if key.system == OVERFLOW:
+        return {OVERFLOW: True}
+    attributes: dict[str, str | int | bool] = {"rpc.system.name": key.system, "rpc.method": key.method}
+    if key.status:
+        attributes["rpc.response.status_code"] = key.status
+    if key.error:
+        attributes["error.type"] = key.error
+    if key.address:
+        attributes["server.address"] = key.address
+    if key.port:
+        attributes["server.port"] = key.port
     return attributes

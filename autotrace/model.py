@@ -113,6 +113,35 @@ class Chunk(NamedTuple):
     body_size: int = 0
 
 
+class FramesOrigin(IntEnum):
+    """What came before a record of frames. The values are `enum at_frames_origin` in abi.h."""
+
+    FOLLOWS = 0
+    """The record before it, numbered one less."""
+    START = 1
+    """Nothing: the direction begins with these frames."""
+    JOINED = 2
+    """Frames that nobody saw."""
+
+
+class Frames(NamedTuple):
+    """HTTP/2 frames of one direction, as the kernel's walker passes them on; see `protocols.http2_frames`.
+
+    `number` counts the direction's records from 1: a jump means lost records. `position` is the stream
+    position of the first frame header in `data`; before it stand `lead` bytes that belong to a frame of an
+    earlier record.
+    """
+
+    conn: int
+    direction: Direction
+    number: int
+    position: int
+    data: bytes
+    lead: int
+    origin: FramesOrigin
+    at: Context
+
+
 class Progress(NamedTuple):
     """How far one direction of a connection has come, for bytes that were only counted."""
 
@@ -177,6 +206,7 @@ class ProcessSpeaksTls(NamedTuple):
 Event = (
     ConnectionOpened
     | Chunk
+    | Frames
     | Progress
     | ConnectionClosed
     | ProcessStarted
@@ -248,6 +278,8 @@ class Connection:
     tls: bool = False
     requests: int = 0
     """Requests seen so far on this connection."""
+    multiplexed: bool = False
+    """Its exchanges are streams (HTTP/2): each message says which one it belongs to."""
     _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
     """By direction: what stands before and behind the position in its wire keys. Made when first needed."""
 
@@ -270,6 +302,16 @@ class Connection:
             self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
         before, behind = self._wire_names[direction]
         return f"{before}{position}{behind}"
+
+    def stream_key(self, direction: Direction, stream: int) -> str | None:
+        """Name a stream (RFC 9113 section 5.1.1) so that both ends give the same name; `direction` is that of
+        its request. Unlike a byte count, it is sound on a Unix socket of any age."""
+        if self.family == 1 and not self.peer_socket:
+            return None
+        if not self._wire_names:
+            self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
+        before, behind = self._wire_names[direction]
+        return f"('stream', {before}{stream}{behind})"
 
     def _name_wire(self, receives: bool) -> tuple[str, str]:
         if self.family == 1:
@@ -344,7 +386,102 @@ class Switched(NamedTuple):
     protocol: str
 
 
-Message = Request | Response | MessageEnd | ProtocolError | Switched
+@dataclass(slots=True)
+class Rpc:
+    """What makes an exchange a remote procedure call.
+
+    `method` is its full name (`package.Service/Method`), "" if it is not known. `timeout_ns` is how long the
+    client is willing to wait, 0 if it does not say. `status` is the name of the status code, "" until, or if
+    never, it is known. Messages are counted by direction of the exchange, None if they cannot be told apart.
+    """
+
+    system: str
+    method: str
+    timeout_ns: int = 0
+    status: str = ""
+    request_messages: int | None = None
+    response_messages: int | None = None
+
+
+class StreamRequest(NamedTuple):
+    """The head of a stream's request (RFC 9113 section 8.3.1). `partial`: not all of its fields could be
+    decoded, so what is empty here is not known (and the method is `_OTHER`). `missed`: as many requests were
+    lost before it."""
+
+    direction: Direction
+    stream: int
+    position: int
+    at: Context
+    method: str
+    target: str
+    headers: dict[str, str]
+    rpc: Rpc | None
+    partial: bool = False
+    missed: int = 0
+
+
+class StreamResponse(NamedTuple):
+    """The head of a stream's final response. `status` is 0 if it could not be decoded. `rpc`: what the
+    request did not say, the response does: it is a call."""
+
+    direction: Direction
+    stream: int
+    at: Context
+    status: int
+    headers: dict[str, str]
+    rpc: Rpc | None = None
+
+
+class StreamEnd(NamedTuple):
+    """One direction of a stream is over: END_STREAM (RFC 9113 section 5.1). `body_size` counts DATA without
+    padding, None if some of it was missed; `messages` and `rpc_status` are those of `Rpc`."""
+
+    direction: Direction
+    stream: int
+    ts: int
+    body_size: int | None
+    messages: int | None = None
+    rpc_status: str = ""
+
+
+class StreamReset(NamedTuple):
+    """A stream was given up: RST_STREAM (RFC 9113 section 6.4), or a GOAWAY that leaves it out (section 6.8).
+    `code` is the error code's name."""
+
+    direction: Direction
+    stream: int
+    ts: int
+    code: str
+    rpc_status: str = ""
+
+
+class StreamGoesOn(NamedTuple):
+    """A stream of which something may have been missed (ProtocolError, reason `gap`) is not over."""
+
+    stream: int
+
+
+class GoAway(NamedTuple):
+    """`direction` will not answer streams above `last_stream` (RFC 9113 section 6.8)."""
+
+    direction: Direction
+    ts: int
+    last_stream: int
+
+
+Message = (
+    Request
+    | Response
+    | MessageEnd
+    | ProtocolError
+    | Switched
+    | StreamRequest
+    | StreamResponse
+    | StreamEnd
+    | StreamReset
+    | StreamGoesOn
+    | GoAway
+)
 
 
 # --- exchanges -----------------------------------------------------------------------------------------------
@@ -355,10 +492,11 @@ class Exchange:
     """One request and what became of it, at one end of a connection.
 
     `method` is empty for a connection that could not be made (`error` says why). `error` is "" or a low
-    cardinality reason: an errno name (`ECONNREFUSED`, `ETIMEDOUT`, `ECONNRESET`), `no_response` (closed before
-    any byte of a response), `incomplete_response` (closed inside one), `process_exited`, `timeout`, `aborted`
-    (the program gave up connecting), `protocol_error`. `status` 0 without an error: the response was missed.
-    Times are 0 until they are known.
+    cardinality reason: an errno name (`ECONNREFUSED`, `ETIMEDOUT`, `ECONNRESET`), `no_response` (closed
+    before any byte of a response), `incomplete_response` (closed inside one), `process_exited`, `timeout`,
+    `aborted` (the program gave up connecting), `protocol_error`, or the name of an HTTP/2 error code
+    (`CANCEL`). `status` 0 without an error: the response was missed. `stream` is the HTTP/2 stream, 0 without
+    streams. Times are 0 until they are known.
     """
 
     connection: Connection
@@ -382,6 +520,16 @@ class Exchange:
     link: Link | None = None
     peer_pid: int = 0
     """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
+    stream: int = 0
+    partial: bool = False
+    """Not all of the request could be decoded: an empty `target` is not known."""
+    rpc: Rpc | None = None
+
+    def wire_key(self, direction: Direction) -> str | None:
+        """Name the request so that both ends give the same name; `direction` is the request's."""
+        if self.stream:
+            return self.connection.stream_key(direction, self.stream)
+        return self.connection.wire_key(direction, self.position)
 
 
 class ExchangeStarted(NamedTuple):
@@ -487,12 +635,15 @@ class HistogramPoint(NamedTuple):
 
 
 class ServiceMetrics(NamedTuple):
-    """The RED histograms of one service: `http.server.request.duration`, `http.client.request.duration`."""
+    """The RED histograms of one service: `http.server.request.duration`, `http.client.request.duration`,
+    `rpc.server.call.duration`, `rpc.client.call.duration`."""
 
     service: str
     resource: dict[str, str | int]
     server: list[HistogramPoint]
     client: list[HistogramPoint]
+    rpc_server: list[HistogramPoint]
+    rpc_client: list[HistogramPoint]
 
 
 class ServiceEdge(NamedTuple):

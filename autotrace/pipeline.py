@@ -21,6 +21,7 @@ from autotrace.model import (
     Exchange,
     ExchangeEnded,
     ExchangeStarted,
+    Frames,
     Message,
     PairingEvent,
     Process,
@@ -30,9 +31,10 @@ from autotrace.model import (
     Span,
 )
 from autotrace.pairing import Pairing
-from autotrace.protocols import parser_for
+from autotrace.protocols import FRAME_PARSER, parser_for
 from autotrace.routes import RouteTemplater
 from autotrace.spans import URL_TEMPLATE, SpanMaker
+from autotrace.stream_pairing import StreamPairing
 from autotrace.streams import StreamTable
 
 _AF_UNIX = 1
@@ -70,8 +72,9 @@ class Pipeline:
         self._ledger = ledger
         self._metrics = metrics
         self._timeout_ns = exchange_timeout_ns
-        self._streams = StreamTable(parser_for, stop_capture, ledger.note)
+        self._streams = StreamTable(parser_for, FRAME_PARSER, stop_capture, ledger.note)
         self._pairing = Pairing(ledger.seen, ledger.dropped, ledger.note)
+        self._stream_pairing = StreamPairing(ledger.seen, ledger.dropped, ledger.note)
         self._correlator = Correlator(process_of, ledger.note, host)
         self._routes = RouteTemplater(route_limit)
         self._spans = SpanMaker(process_of, self._routes, wall_offset_ns)
@@ -89,6 +92,10 @@ class Pipeline:
             result = self._streams.chunk(event)
             if result is not None:
                 self._messages(*result)
+        elif type(event) is Frames:
+            result = self._streams.frames(event)
+            if result is not None:
+                self._pair(self._stream_pairing.messages(*result))
         elif type(event) is Progress:
             result = self._streams.progress(event)
             if result is not None:
@@ -104,6 +111,7 @@ class Pipeline:
     def tick(self, now: int) -> None:
         """The clock stands at `now`: give up what has waited too long."""
         self._pair(self._pairing.expire(now, self._timeout_ns))
+        self._pair(self._stream_pairing.expire(now, self._timeout_ns))
         for pid, ts in list(self._exited.items()):
             if now - ts >= _EXIT_GRACE_NS:
                 self._process_is_gone(pid, ts)
@@ -136,7 +144,7 @@ class Pipeline:
     def finish(self, now: int) -> None:
         """No more events: account for what is still open."""
         self.tick(now + _EXIT_GRACE_NS)
-        for _ in self._pairing.drain():
+        for _ in self._pairing.drain() + self._stream_pairing.drain():
             self._ledger.dropped("in_flight_at_stop")
 
     def _messages(self, connection: Connection, messages: list[Message]) -> None:
@@ -195,6 +203,7 @@ class Pipeline:
     def _connection_is_gone(self, connection: Connection, ts: int, error: int) -> None:
         exited = connection.pid in self._exited
         self._pair(self._pairing.connection_closed(connection, ts, error, process_exited=exited))
+        self._pair(self._stream_pairing.connection_closed(connection, ts, error, process_exited=exited))
         self._correlator.connection_closed(connection)
         self._spans.connection_closed(connection.id)
 
@@ -204,4 +213,5 @@ class Pipeline:
                 self._forget(connection)
                 self._vanished(connection, ts)
         self._pair(self._pairing.process_exited(pid, ts))
+        self._pair(self._stream_pairing.process_exited(pid, ts))
         self._correlator.process_exited(pid)

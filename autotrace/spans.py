@@ -26,6 +26,7 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.url_attributes import URL_FULL, URL_PATH, URL_SCHEME
 from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_ORIGINAL
 
+from autotrace import rpc
 from autotrace.authority import split_authority
 from autotrace.model import AttributeValue, Connection, Exchange, Process, Role, Span
 
@@ -39,6 +40,9 @@ LINK_METHOD = "autotrace.link.method"
 LINK_CONFIDENCE = "autotrace.link.confidence"
 LINK_EVIDENCE = "autotrace.link.evidence"
 LINK_CANDIDATES = "autotrace.link.candidates"
+REQUEST_PARTIAL = "autotrace.request.partial"
+"""True if not all of the request could be decoded, as its connection is older than the agent: what is missing
+is not known."""
 RESPONSE_MISSED = "autotrace.response.missed"
 """True if the response passed unseen (bytes were lost), so that its status is not known."""
 
@@ -54,6 +58,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CACHED_MAX = 4096
 
 _IN_WORDS = {
+    "CANCEL": "the stream was cancelled",
+    "REFUSED_STREAM": "the server refused the stream",
     "aborted": "the connection was given up before it was made",
     "incomplete_response": "the connection ended inside the response",
     "no_response": "the connection was closed before a response came",
@@ -103,7 +109,9 @@ class SpanMaker:
         connection = exchange.connection
         process = self._process_of(connection.pid) or _unknown_process(connection.pid)
         attributes = self._connection_attributes(connection, exchange.role)
-        if exchange.method:
+        if exchange.rpc is not None:
+            name = self._rpc_attributes(exchange, attributes)
+        elif exchange.method:
             name = self._request_attributes(exchange, process, attributes)
         else:
             name = "connect"
@@ -117,10 +125,12 @@ class SpanMaker:
         attributes[LINK_EVIDENCE] = link.evidence
         if link.candidates:
             attributes[LINK_CANDIDATES] = link.candidates
+        if exchange.partial:
+            attributes[REQUEST_PARTIAL] = True
         error_type = _error_type(exchange)
         if error_type:
             attributes[ERROR_TYPE] = error_type
-        elif not exchange.status:
+        elif not (exchange.status if exchange.rpc is None else exchange.rpc.status):
             attributes[RESPONSE_MISSED] = True
         start = exchange.start_ns + self._wall_offset_ns
         end = exchange.end_ns + self._wall_offset_ns
@@ -161,25 +171,12 @@ class SpanMaker:
             attributes[HTTP_REQUEST_METHOD] = name = method
         else:
             attributes[HTTP_REQUEST_METHOD] = "_OTHER"
-            attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _text(method)
+            if not exchange.partial:
+                attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _text(method)
             name = "HTTP"
         authority, path = _split_target(method, exchange.target)
-        if role is _SERVER:
-            address, port = connection.local_address, connection.local_port
-        else:
-            address, port = connection.remote_address, connection.remote_port
+        address, port = self._server_attributes(exchange, authority, attributes)
         scheme = "https" if connection.tls else "http"
-        if authority:
-            address, port = self._authority(authority)
-            port = port or _DEFAULT_PORTS[scheme]
-        elif host := headers.get("host"):
-            address, named_port = self._authority(host)
-            # nginx names an upstream group here: where the connection goes is better known from the connection.
-            port = named_port or port
-        if address:
-            attributes[SERVER_ADDRESS] = address
-        if port:
-            attributes[SERVER_PORT] = port
         if path:
             route = self._routes.route(process.service, role, path)
             name = f"{name} {route}"
@@ -205,6 +202,34 @@ class SpanMaker:
         if exchange.response_body_size is not None:
             attributes[HTTP_RESPONSE_BODY_SIZE] = exchange.response_body_size
         return name
+
+    def _rpc_attributes(self, exchange: Exchange, attributes: dict[str, AttributeValue]) -> str:
+        """The same for a remote call."""
+        self._server_attributes(exchange, "", attributes)
+        return _text(rpc.add_attributes(exchange, attributes))
+
+    def _server_attributes(
+        self, exchange: Exchange, authority: str, attributes: dict[str, AttributeValue]
+    ) -> tuple[str, int]:
+        """Add where the request goes, and return it. `authority` is what its target names."""
+        connection = exchange.connection
+        if exchange.role is _SERVER:
+            address, port = connection.local_address, connection.local_port
+        else:
+            address, port = connection.remote_address, connection.remote_port
+        if authority:
+            address, port = self._authority(authority)
+            port = port or _DEFAULT_PORTS["https" if connection.tls else "http"]
+        elif host := exchange.request_headers.get("host"):
+            address, named_port = self._authority(host)
+            # nginx names an upstream group here: where the connection goes is better known from the
+            # connection.
+            port = named_port or port
+        if address:
+            attributes[SERVER_ADDRESS] = address
+        if port:
+            attributes[SERVER_PORT] = port
+        return address, port
 
     def _authority(self, authority: str) -> tuple[str, int]:
         parts = self._authorities.get(authority)
@@ -257,6 +282,8 @@ def _full_url(scheme: str, address: str, port: int, path: str) -> str:
 
 def _error_type(exchange: Exchange) -> str:
     """`error.type`, empty if all is well: a 4xx status is the client's failure and not the server's."""
+    if exchange.rpc is not None:
+        return rpc.error_type(exchange)
     if exchange.status >= (500 if exchange.role is _SERVER else 400):
         return str(exchange.status)
     return exchange.error

@@ -67,8 +67,10 @@ class OpenRequests:
             self._close(exchange)
 
     def called(self, exchange: Exchange) -> None:
-        """An outgoing request was sent and has its link."""
-        self._calls[exchange.connection.id] = exchange
+        """An outgoing request was sent and has its link. Which call of several the next read of a multiplexed
+        connection answers is not known."""
+        if not exchange.stream:
+            self._calls[exchange.connection.id] = exchange
 
     def connection_closed(self, connection_id: int) -> None:
         """A connection is gone. While a call's parent is open, the call's answer can still cause others."""
@@ -96,6 +98,10 @@ class OpenRequests:
         """
         if not self.open:
             return Finding(None, LinkMethod.NONE, "no open request in the process")
+        if call.stream:
+            return Finding(
+                None, LinkMethod.NONE, "sent on a multiplexed connection, by whichever thread writes to it"
+            )
         rungs = process.rungs if process else frozenset()
         first = call.first_on_connection
         context = call.connection.opened_at if first else call.at
@@ -109,6 +115,11 @@ class OpenRequests:
             on_thread = self._by_thread.get(call.at.tid, set())
             if len(on_thread) == 1:
                 (parent,) = on_thread
+                if parent.stream:
+                    why = (
+                        "the only open request on the thread came on a multiplexed connection, for any thread"
+                    )
+                    return Finding(None, LinkMethod.NONE, why)
                 if self._contradicts(call, context, known, cause, parent, dispatches):
                     return Finding(
                         None, LinkMethod.NONE, "contradiction: another connection was read just before"
@@ -133,7 +144,7 @@ class OpenRequests:
             return False, None
         incoming = self._by_connection.get(context.cause)
         if incoming is not None:
-            return True, incoming[0] if len(incoming) == 1 else None
+            return True, incoming[0] if len(incoming) == 1 and not incoming[0].stream else None
         call = self._calls.get(context.cause)
         # Another thread may have taken the connection from a common pool since.
         if call is None or call.at.tid != context.tid:

@@ -67,7 +67,7 @@ class Correlator:
         self._requests.pop(pid, None)
 
     def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
-        key = exchange.connection.wire_key(_RX, exchange.position)
+        key = exchange.wire_key(_RX)
         client, conflict = self._wire.join(key) if key is not None else (None, False)
         context = trace_context(exchange.request_headers)
         ids = self._ids(key, exchange, client)
@@ -90,7 +90,7 @@ class Correlator:
         return link
 
     def _link_outgoing(self, exchange: Exchange, requests: OpenRequests) -> Link:
-        key = exchange.connection.wire_key(_TX, exchange.position) if exchange.method else None
+        key = exchange.wire_key(_TX) if exchange.method else None
         ids = self._ids(key, exchange, exchange)
         context = trace_context(exchange.request_headers)
         carrying = requests.carrying((context.trace_id, context.span_id)) if context else []
@@ -121,7 +121,7 @@ class Correlator:
     def _ids(self, key: Key | None, exchange: Exchange, client: Exchange | None) -> Ids:
         connection = exchange.connection
         return self._identity.ids(
-            key or f"('connection', {connection.id}, {exchange.position})",
+            key or f"('connection', {connection.id}, {exchange.stream or exchange.position})",
             exchange.role,
             (client or exchange).start_ns,
         )
@@ -151,6 +151,8 @@ def _root(evidence: str, ids: Ids, candidates: int) -> Link:
 
 
 def _wire_evidence(exchange: Exchange) -> str:
+    if exchange.stream:
+        return f"same HTTP/2 stream {exchange.stream} of one connection on both ends"
     if exchange.connection.family == _AF_UNIX:
         return f"same byte {exchange.position} on both ends"
     return f"same TCP sequence number {exchange.position & 0xFFFFFFFF} on both ends"

@@ -206,7 +206,7 @@ def _span_line(
     from rich.text import Text
 
     attributes = span.attributes
-    status = attributes.get("http.response.status_code")
+    status = attributes.get("http.response.status_code", attributes.get("rpc.response.status_code"))
     error = "bold red" if span.is_error else ""
     left = Text()
     deepest = _DEEPEST_INDENT * len(glyphs.gap)
@@ -306,7 +306,12 @@ def red_rows(snapshot: RedSnapshot) -> list[RedRow]:
     """Add up the series of a snapshot by service, side and route."""
     rows: dict[tuple[str, str, str], RedRow] = {}
     for service in snapshot.services:
-        for side, points in (("server", service.server), ("client", service.client)):
+        for side, points in (
+            ("server", service.server),
+            ("client", service.client),
+            ("server", service.rpc_server),
+            ("client", service.rpc_client),
+        ):
             for point in points:
                 key = (service.service, side, _route(point))
                 requests = sum(point.counts)
@@ -372,6 +377,8 @@ class Summary:
 def _route(point: HistogramPoint) -> str:
     attributes = point.attributes
     route = attributes.get("http.route") or attributes.get("url.template") or ""
+    if "rpc.method" in attributes:
+        route = f"/{attributes['rpc.method']}"
     address = attributes.get("server.address")
     if address is not None:
         port = attributes.get("server.port")

@@ -24,6 +24,14 @@ from autotrace.model import HistogramPoint, RedSnapshot, ServiceEdge
 
 SERVER_DURATION = ("http.server.request.duration", "Duration of HTTP server requests.")
 CLIENT_DURATION = ("http.client.request.duration", "Duration of HTTP client requests.")
+RPC_SERVER_DURATION = (
+    "rpc.server.call.duration",
+    "Measures the duration of an incoming Remote Procedure Call (RPC).",
+)
+RPC_CLIENT_DURATION = (
+    "rpc.client.call.duration",
+    "Measures the duration of an outgoing Remote Procedure Call (RPC).",
+)
 GRAPH_TOTAL = ("traces_service_graph_request_total", "Requests between two services.")
 GRAPH_FAILED = ("traces_service_graph_request_failed_total", "Failed requests between two services.")
 GRAPH_SERVER = ("traces_service_graph_request_server_seconds", "Duration as the server saw it.")
@@ -39,6 +47,10 @@ def encode_metrics(snapshot: RedSnapshot) -> ExportMetricsServiceRequest:
             metrics.append(_histogram(snapshot, SERVER_DURATION, service.server))
         if service.client:
             metrics.append(_histogram(snapshot, CLIENT_DURATION, service.client))
+        if service.rpc_server:
+            metrics.append(_histogram(snapshot, RPC_SERVER_DURATION, service.rpc_server))
+        if service.rpc_client:
+            metrics.append(_histogram(snapshot, RPC_CLIENT_DURATION, service.rpc_client))
         _add(request, service.resource, metrics)
     if snapshot.edges:
         _add(request, {"service.name": "autotrace"}, _graph(snapshot))

@@ -108,10 +108,17 @@ def red_families(snapshot: RedSnapshot) -> Iterator[Metric]:
     bounds = [*(str(bound) for bound in snapshot.bounds), "+Inf"]
     server = Metric("http_server_request_duration_seconds", "Duration of HTTP server requests.", "histogram")
     client = Metric("http_client_request_duration_seconds", "Duration of HTTP client requests.", "histogram")
+    rpc_server = Metric("rpc_server_call_duration_seconds", "Duration of incoming remote calls.", "histogram")
+    rpc_client = Metric("rpc_client_call_duration_seconds", "Duration of outgoing remote calls.", "histogram")
     target = InfoMetricFamily("target", "Resource attributes of a service.", labels=["job"])
     for service in snapshot.services:
         job = _job(service.resource, service.service)
-        for family, points in ((server, service.server), (client, service.client)):
+        for family, points in (
+            (server, service.server),
+            (client, service.client),
+            (rpc_server, service.rpc_server),
+            (rpc_client, service.rpc_client),
+        ):
             for point in points:
                 _add_histogram(
                     family, bounds, {"job": job, **_named(point.attributes)}, point.counts, point.sum
@@ -124,6 +131,8 @@ def red_families(snapshot: RedSnapshot) -> Iterator[Metric]:
         target.add_sample("target_info", {"job": job, **_named(rest)}, 1)
     yield server
     yield client
+    yield rpc_server
+    yield rpc_client
     yield target
     yield from _graph_families(snapshot, bounds)
 

@@ -1,10 +1,14 @@
-"""What every protocol parser offers: bytes of one connection in, messages out. It does no I/O of its own."""
+"""What every protocol parser offers: bytes of one connection in, messages out. It does no I/O of its own.
+
+A protocol is a `Parser`, fed with the heads of turns, or a `FrameParser`, fed with the frames that the
+kernel's walker picks out.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from autotrace.model import Context, Direction, Message
+from autotrace.model import Context, Direction, Frames, Message
 
 HEADERS_KEPT = frozenset(
     {
@@ -71,3 +75,25 @@ class Parser(ABC):
     @abstractmethod
     def close(self, ts: int, orderly: bool = True) -> list[Message]:
         """The connection is over; not `orderly` if it was reset or timed out. Later calls give nothing."""
+
+
+class MalformedFrameError(ValueError):
+    """A frame that the protocol does not allow; the text is the reason for the ledger."""
+
+
+class FrameParser(ABC):
+    """One connection, both directions, of a protocol whose messages are interleaved streams.
+
+    Messages name their stream, and those of different streams come in any order. A ProtocolError stands for
+    frames that were missed (reason `gap`) or are malformed; streams go on after it.
+
+    No bytes, however malformed, make a parser raise, and the memory it keeps is bounded.
+    """
+
+    @abstractmethod
+    def frames(self, record: Frames) -> list[Message]:
+        """Take the next record of a direction; a jump of its number means that some were lost."""
+
+    @abstractmethod
+    def close(self, ts: int, orderly: bool = True) -> list[Message]:
+        """The connection is over; not `orderly` if it was reset or timed out."""

@@ -16,6 +16,7 @@ from autotrace.model import (
     ConnectionOpened,
     Context,
     Direction,
+    Frames,
     Message,
     Progress,
     ProtocolError,
@@ -34,8 +35,18 @@ class Parser(Protocol):
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
 
 
+class FrameParser(Protocol):
+    """The same of a parser of frames (`autotrace.protocols.base.FrameParser`)."""
+
+    def frames(self, record: Frames) -> list[Message]: ...
+    def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
+
+
 _OTHER = (Direction.TX, Direction.RX)
 """The other direction, by direction."""
+
+GAP = "gap"
+"""The `ProtocolError.reason` that stands for bytes the agent missed."""
 
 PROTOCOL_ERRORS_MAX = 16
 """Protocol errors of a connection after which it is left alone."""
@@ -53,6 +64,7 @@ class _Stream:
         "connection",
         "ends",
         "errors",
+        "frame_parser",
         "opened",
         "parser",
         "stopped",
@@ -67,6 +79,7 @@ class _Stream:
         self.turn = 0
         self.ends = [-1, -1]
         self.parser: Parser | None = None
+        self.frame_parser: FrameParser | None = None
         self.stopped = False
         self.errors = 0
         self.unrecognised = 0
@@ -79,17 +92,20 @@ Result = tuple[Connection, list[Message]]
 class StreamTable:
     """Connections by id.
 
-    `parser_for` makes the parser for the first bytes of a connection, or None; `stop` is told of a connection
-    whose bytes are not wanted any more; `note` counts facts, under the stage "streams".
+    `parser_for` makes the parser for the first bytes of a connection, or None, `frame_parser` that of a
+    connection of frames; `stop` is told of a connection whose bytes are not wanted any more; `note` counts
+    facts, under the stage "streams".
     """
 
     def __init__(
         self,
         parser_for: Callable[[Direction, bytes], Parser | None],
+        frame_parser: Callable[[], FrameParser],
         stop: Callable[[Connection], object],
         note: Callable[[str, str], object],
     ) -> None:
         self._parser_for = parser_for
+        self._frame_parser = frame_parser
         self._stop = stop
         self._note = note
         self._streams: dict[int, _Stream] = {}
@@ -152,6 +168,27 @@ class StreamTable:
             self._protocol_error(stream, messages)
         return stream.connection, messages
 
+    def frames(self, event: Frames) -> Result | None:
+        """Frames of a connection that the kernel side walks. None if nothing came of them."""
+        stream = self._streams.get(event.conn)
+        if stream is None:
+            self._note("streams", "bytes_of_unknown_connection")
+            return None
+        if stream.stopped:
+            return None
+        parser = stream.frame_parser
+        if parser is None:
+            # What it said before (HTTP/1, until an upgrade) is over.
+            stream.parser = None
+            parser = stream.frame_parser = self._frame_parser()
+            stream.connection.multiplexed = True
+        messages = parser.frames(event)
+        if not messages:
+            return None
+        if type(messages[-1]) is ProtocolError and messages[-1].reason != GAP:
+            self._protocol_error(stream, messages)
+        return stream.connection, messages
+
     def progress(self, event: Progress) -> Result | None:
         """Bytes that were only counted. None if nothing came of them."""
         stream = self._streams.get(event.conn)
@@ -165,9 +202,12 @@ class StreamTable:
         stream = self._streams.pop(event.conn, None)
         if stream is None:
             return _connection(event.opened), []
-        parser = stream.parser
-        if parser is None or stream.stopped:
+        if stream.stopped:
             return stream.connection, []
+        parser = stream.parser
+        if parser is None:
+            frames = stream.frame_parser
+            return stream.connection, frames.close(event.ts, not event.error) if frames else []
         messages = parser.progress(Direction.RX, event.rx_end, event.rx_last_ts, event.rx_tail)
         messages = messages + parser.progress(Direction.TX, event.tx_end, event.tx_last_ts, event.tx_tail)
         return stream.connection, messages + parser.close(event.ts, not event.error)
@@ -178,7 +218,8 @@ class StreamTable:
         if stream is None:
             return None
         self._note("streams", "close_not_seen")
-        messages = stream.parser.close(ts, False) if stream.parser and not stream.stopped else []
+        parser = stream.parser or stream.frame_parser
+        messages = parser.close(ts, False) if parser and not stream.stopped else []
         return stream.connection, messages
 
     def _not_recognised(self, stream: _Stream, turn: int) -> None:
@@ -201,7 +242,7 @@ class StreamTable:
 
     def _stop_capture(self, stream: _Stream) -> None:
         stream.stopped = True
-        stream.parser = None
+        stream.parser = stream.frame_parser = None
         self._stop(stream.connection)
 
 

@@ -248,7 +248,11 @@ def test_metrics_are_pushed(receiver: Any, protocol: str, eventually: Eventually
     counts = [1] * 15
     edge = ServiceEdge({"client": "user", "server": "shop"}, 15, 0, counts, 1.0, counts, 1.0)
     snapshot = RedSnapshot(
-        1, 2, tuple(map(float, range(14))), [ServiceMetrics("shop", {"service.name": "shop"}, [], [])], [edge]
+        1,
+        2,
+        tuple(map(float, range(14))),
+        [ServiceMetrics("shop", {"service.name": "shop"}, [], [], [], [])],
+        [edge],
     )
     endpoint = resolve("metrics", f"http://127.0.0.1:{receiver.port}", protocol, {})
     pusher = OtlpMetricsPusher(endpoint, lambda: snapshot, ledger, interval=0.02)
@@ -260,7 +264,7 @@ def test_metrics_are_pushed(receiver: Any, protocol: str, eventually: Eventually
 
 def test_a_failed_push_is_noted(protocol: str, free_port: int, caplog: pytest.LogCaptureFixture) -> None:
     ledger = Ledger()
-    snapshot = RedSnapshot(1, 2, (), [ServiceMetrics("shop", {"service.name": "shop"}, [], [])], [])
+    snapshot = RedSnapshot(1, 2, (), [ServiceMetrics("shop", {"service.name": "shop"}, [], [], [], [])], [])
     endpoint = resolve("metrics", f"http://127.0.0.1:{free_port}", protocol, {})
     with caplog.at_level(logging.WARNING, "autotrace"):
         OtlpMetricsPusher(endpoint, lambda: snapshot, ledger, interval=100).shutdown()

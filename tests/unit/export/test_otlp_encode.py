@@ -140,7 +140,7 @@ def test_metrics() -> None:
     edge = ServiceEdge({"client": "a", "server": "b"}, 3, 1, counts, 1.5, [0] * 15, 0.0)
     bounds = tuple(float(i) for i in range(14))
     snapshot = RedSnapshot(
-        10, 20, bounds, [ServiceMetrics("a", {"service.name": "a"}, [point, overflow], [])], [edge]
+        10, 20, bounds, [ServiceMetrics("a", {"service.name": "a"}, [point, overflow], [], [], [])], [edge]
     )
     request = encode_metrics(snapshot)
     service, graph = request.resource_metrics

@@ -41,6 +41,8 @@ RED = RedSnapshot(
             {"service.name": "shop", "service.namespace": "eu", "host.name": "h1"},
             [SERVER_POINT, OVERFLOW_POINT],
             [CLIENT_POINT],
+            [],
+            [],
         )
     ],
     [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -70,3 +73,15 @@ class Wire:
 @pytest.fixture(scope="session")
 def wire() -> type[Wire]:
     return Wire
+
+
+@pytest.fixture(scope="session")
+def walking() -> ModuleType:
+    """The module that stands in for the kernel's frame walker."""
+    path = Path(__file__).parents[2] / "fuzz" / "http2_walker.py"
+    spec = importlib.util.spec_from_file_location("http2_walker", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,7 @@
 """What the table does with connections whose protocol does not show at once."""
 
 from autotrace.model import Chunk, Connection, ConnectionOpened, Context, Direction, ProtocolError, Request
-from autotrace.protocols import parser_for
+from autotrace.protocols import FRAME_PARSER, parser_for
 from autotrace.streams import StreamTable
 from autotrace.streams.table import PROTOCOL_ERRORS_MAX, UNRECOGNISED_TURNS_MAX
 
@@ -14,7 +14,9 @@ class Table:
     def __init__(self, from_start: bool) -> None:
         self.stopped: list[Connection] = []
         self.notes: list[tuple[str, str]] = []
-        self.table = StreamTable(parser_for, self.stopped.append, lambda *note: self.notes.append(note))
+        self.table = StreamTable(
+            parser_for, FRAME_PARSER, self.stopped.append, lambda *note: self.notes.append(note)
+        )
         self.table.opened(
             ConnectionOpened(1, 7, 10, 2, 1, 0, 1, "127.0.0.1", 80, "127.0.0.1", 81, from_start, None)
         )

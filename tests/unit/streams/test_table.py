@@ -16,10 +16,14 @@ from autotrace.model import (
     ConnectionOpened,
     Context,
     Direction,
+    Frames,
+    FramesOrigin,
     Message,
     MessageEnd,
     Progress,
+    ProtocolError,
     Request,
+    StreamEnd,
     Switched,
 )
 from autotrace.streams import StreamTable
@@ -54,6 +58,24 @@ class Recorder:
         return self._answer("close", ts, orderly)
 
 
+class FrameRecorder:
+    """The same for frames; the record's data tells what to answer."""
+
+    def __init__(self, log: list[tuple[Any, ...]]) -> None:
+        self.log = log
+
+    def frames(self, record: Frames) -> list[Message]:
+        self.log.append(("frames", record.direction, record.number))
+        error = {b"gap": "gap", b"bad": "frame_size"}.get(record.data)
+        if error:
+            return [ProtocolError(record.direction, record.position, 1, error)]
+        return [StreamEnd(record.direction, 1, 1, 0)] if record.data else []
+
+    def close(self, ts: int, orderly: bool = True) -> list[Message]:
+        self.log.append(("close", ts, orderly))
+        return []
+
+
 class Table:
     """A table, with all that it says to others. Bytes that begin with ? are recognised by no parser."""
 
@@ -64,7 +86,10 @@ class Table:
         self.parser = Recorder(self.calls)
         self.asked: list[tuple[Direction, bytes]] = []
         self.table = StreamTable(
-            self.parser_for, lambda connection: self.stopped.append(connection.id), self.note
+            self.parser_for,
+            lambda: FrameRecorder(self.calls),
+            lambda connection: self.stopped.append(connection.id),
+            self.note,
         )
 
     def parser_for(self, direction: Direction, data: bytes) -> Recorder | None:
@@ -312,3 +337,51 @@ def test_in_any_order_nothing_escapes_and_every_close_empties_the_table(
     for conn in followed:
         assert table.table.vanished(conn, 1) is not None
     assert len(table.table) == 0
+
+
+def frames(data: bytes = b"x", number: int = 1) -> Frames:
+    return Frames(1, RX, number, 500, data, 0, FramesOrigin.START, AT)
+
+
+def test_frames_go_to_a_parser_of_their_own(table: Table) -> None:
+    connection = table.table.opened(opened())
+    assert table.table.frames(frames()) == (connection, [StreamEnd(RX, 1, 1, 0)])
+    assert table.table.frames(frames(b"", 2)) is None
+    assert connection.multiplexed
+    assert table.table.closed(closed()) == (connection, [])
+    assert table.calls == [("frames", RX, 1), ("frames", RX, 2), ("close", 90, True)]
+
+
+def test_frames_after_an_upgrade(table: Table) -> None:
+    connection = table.table.opened(opened())
+    table.table.chunk(chunk())
+    table.table.frames(frames())
+    assert connection.multiplexed
+    assert table.table.progress(Progress(1, 1, RX, 900, 1, b"")) is None
+    assert [call[0] for call in table.calls] == ["progress", "data", "frames"]
+
+
+def test_frames_of_an_unknown_connection_are_counted(table: Table) -> None:
+    assert table.table.frames(frames()) is None
+    assert table.notes == {("streams", "bytes_of_unknown_connection"): 1}
+
+
+def test_a_new_connection_whose_first_frames_are_malformed_is_left_alone(table: Table) -> None:
+    table.table.opened(opened())
+    table.table.frames(frames(b"bad"))
+    assert table.stopped == [1]
+    assert table.table.frames(frames()) is None
+
+
+def test_gaps_do_not_speak_against_frames(table: Table) -> None:
+    table.table.opened(opened())
+    for number in range(1, 100):
+        table.table.frames(frames(b"gap", number))
+    assert not table.stopped
+
+
+def test_frames_of_a_connection_whose_close_was_lost(table: Table) -> None:
+    connection = table.table.opened(opened())
+    table.table.frames(frames())
+    assert table.table.vanished(1, 80) == (connection, [])
+    assert table.calls[-1] == ("close", 80, False)
