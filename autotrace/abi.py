@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "070971679039ce91"
+DIGEST = "aa0472186f741a62"
 
 
 class EventType(IntEnum):
@@ -17,6 +17,7 @@ class EventType(IntEnum):
     PROCESS_EXIT = 6
     PROCESS_SEEN = 7
     PROCESS_TLS = 8
+    FRAMES = 9
 
 
 class Direction(IntEnum):
@@ -42,7 +43,10 @@ class Counter(IntEnum):
     TLS_UNBOUND = 14
     TLS_CONFLICTS = 15
     TLS_FULL = 16
-    COUNTERS = 17
+    LOST_FRAMES = 17
+    UNWALKED = 18
+    HTTP2_FULL = 19
+    COUNTERS = 20
 
 
 class ConnFlag(IntEnum):
@@ -50,6 +54,12 @@ class ConnFlag(IntEnum):
     CONN_OUTGOING = 2
     CONN_ESTABLISHED = 4
     CONN_TLS = 8
+
+
+class FramesOrigin(IntEnum):
+    FRAMES_FOLLOW = 0
+    FRAMES_START = 1
+    FRAMES_JOIN = 2
 
 
 class Command(IntEnum):
@@ -76,6 +86,10 @@ CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, other_end, other_last_ts, other_tail, other_tail_len, other_pad, position, turn,
 direction, data_len, body_len."""
+
+FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
+"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
+at_pad, position, number, direction, origin, lead, data_len, pad."""
 
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,

@@ -17,6 +17,8 @@ from autotrace.model import (
     Context,
     Direction,
     Event,
+    Frames,
+    FramesOrigin,
     ProcessExited,
     ProcessSeen,
     ProcessSpeaksTls,
@@ -30,6 +32,7 @@ _AF_INET = 2
 _AF_INET6 = 10
 _DIRECTIONS = (Direction.RX, Direction.TX)
 _RX, _TX = _DIRECTIONS
+_ORIGINS = tuple(FramesOrigin)
 # All of a chunk's fields but those that are padding or said elsewhere in it: each one read costs.
 _unpack_chunk = struct.Struct(
     "".join(
@@ -39,6 +42,7 @@ _unpack_chunk = struct.Struct(
 ).unpack_from
 _CHUNK_SIZE = abi.CHUNK_EVENT.size
 _CHUNK_TYPE = int(abi.EventType.CHUNK)
+_FRAMES_SIZE = abi.FRAMES_EVENT.size
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
@@ -82,6 +86,26 @@ def decode(record: bytes) -> Event:
         return decoder(record)
     except (ValueError, IndexError, struct.error) as error:
         raise DecodeError(f"{abi.EventType(kind).name}: {error}") from error
+
+
+def _frames(record: bytes) -> Frames:
+    (
+        _type, size, _ts, conn, _pid, _tid,
+        at_ts, task, cause, pid, tid, run, _pad,
+        position, number, direction, origin, lead, data_len, _last_pad,
+    ) = abi.FRAMES_EVENT.unpack_from(record)  # fmt: skip
+    if size != _FRAMES_SIZE + data_len or size > len(record) or lead > data_len:
+        raise ValueError(f"{data_len} bytes of frames in a record of {len(record)}")
+    return Frames(
+        conn,
+        _DIRECTIONS[direction],
+        number,
+        position,
+        record[_FRAMES_SIZE:size],
+        lead,
+        _ORIGINS[origin],
+        Context(at_ts, pid, tid, task, run, cause),
+    )
 
 
 def _progress(record: bytes) -> Progress:
@@ -188,6 +212,7 @@ def _address(family: int, raw: bytes) -> str:
 _DECODERS: dict[int, Callable[[bytes], Event]] = {
     int(kind): decoder
     for kind, decoder in (
+        (abi.EventType.FRAMES, _frames),
         (abi.EventType.PROGRESS, _progress),
         (abi.EventType.CONN_OPEN, _open),
         (abi.EventType.CONN_CLOSE, _closed),

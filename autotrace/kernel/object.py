@@ -39,10 +39,12 @@ SHARED_MAPS = (
     "counters",
     "events",
     "go_tls_calls",
+    "http2_conns",
     "next_id",
     "scratches",
     "threads",
     "tls_sessions",
+    "walks",
     "watched",
 )
 """The maps of bpf/include/maps.h: programs of several objects work on them."""

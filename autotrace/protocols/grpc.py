@@ -92,10 +92,14 @@ def status_without_trailers(http_status: int) -> str:
     return _STATUS_OF_HTTP.get(http_status, "UNKNOWN") if http_status else ""
 
 
-def status_of_reset(code: str, rpc: Rpc, by_client: bool, lasted_ns: int) -> str:
-    """The status of a call whose stream was reset. A client that gives up at its deadline says CANCEL too;
-    its clock started before the request was sent, and grpc-timeout is rounded to 8 digits or fewer."""
-    if code == "CANCEL" and by_client and 0 < rpc.timeout_ns <= lasted_ns + lasted_ns // 50 + 2_000_000:
+def status_of_reset(code: str, rpc: Rpc, lasted_ns: int) -> str:
+    """The status of a call whose stream was reset.
+
+    Whoever gives up at the deadline says CANCEL too. So a cancellation after it, or in the last 5 % before it (at least
+    5 ms), counts as the deadline's: grpc-timeout is rounded, and a client's clock starts before the request is sent.
+    """
+    tolerance = max(rpc.timeout_ns // 20, 5_000_000)
+    if code == "CANCEL" and rpc.timeout_ns and lasted_ns >= rpc.timeout_ns - tolerance:
         return "DEADLINE_EXCEEDED"
     return _STATUS_OF_RESET.get(code, "INTERNAL")
 

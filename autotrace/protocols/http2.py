@@ -283,8 +283,7 @@ class Http2Parser(FrameParser):
         stream = self._forget(number)
         rpc_status = ""
         if stream is not None and stream.rpc is not None:
-            by_client = side.direction is self._requests
-            rpc_status = grpc.status_of_reset(code, stream.rpc, by_client, ts - stream.began)
+            rpc_status = grpc.status_of_reset(code, stream.rpc, ts - stream.began)
         self._out.append(StreamReset(side.direction, number, ts, code, rpc_status))
 
     def _end(self, side: _Side, number: int, ts: int, fields: dict[str, str]) -> None:

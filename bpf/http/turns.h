@@ -4,12 +4,15 @@
 #ifndef AUTOTRACE_HTTP_TURNS_H
 #define AUTOTRACE_HTTP_TURNS_H
 
+#include "../grpc/walk.h"
 #include "../include/conn.h"
 #include "../include/iov.h"
 #include "../process/events.h"
 #include "../tls/binding.h"
 #include "head.h"
 #include "recognise.h"
+
+#define NO_HTTP1 2 /* what `capture_described` returns for a turn that does not start like HTTP/1 */
 
 /* Fill in and send the chunk whose data stands in `scratch`. Returns 0 if the ring had no room. */
 static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratch, __u32 direction,
@@ -158,6 +161,8 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	length = copy_bytes(bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
+	if (is_preface(scratch->data, length))
+		return NO_HTTP1;
 	start = recognise(scratch->data, length);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
@@ -167,8 +172,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 				return 1;
 			}
 			conn->skip[direction] = 1;
-			count(AT_UNRECOGNISED_TURNS);
-			return 1;
+			return NO_HTTP1;
 		}
 		conn->protocol = PROTOCOL_HTTP1;
 	}
@@ -198,12 +202,12 @@ __noinline int capture_described(__u64 key, __u32 slot)
  * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
  * position that was captured already, and only what is new is sent.
  */
-static __always_inline bool capture(struct sock *sk, __u32 direction, __u64 position,
+static __always_inline bool capture(const struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
 				    const struct user_bytes *bytes, const struct at_context *at)
 {
 	__u32 slot = free_slot();
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
-	bool done;
+	int done;
 
 	if (!scratch) {
 		count(AT_READ_FAULTS);
@@ -214,9 +218,17 @@ static __always_inline bool capture(struct sock *sk, __u32 direction, __u64 posi
 	scratch->event.at = *at;
 	scratch->event.position = position;
 	scratch->event.direction = direction;
-	done = capture_described((__u64)sk, slot);
+	if (conn->protocol == PROTOCOL_HTTP2) {
+		done = walk_described((__u64)sk, slot);
+	} else {
+		done = capture_described((__u64)sk, slot);
+		if (done == NO_HTTP1 && begin_walks((__u64)sk, slot))
+			done = walk_described((__u64)sk, slot);
+		else if (done == NO_HTTP1)
+			count(AT_UNRECOGNISED_TURNS);
+	}
 	scratch->taken = 0;
-	return done;
+	return done != 0;
 }
 
 /* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last

@@ -23,6 +23,7 @@ enum at_event_type {
 	AT_PROCESS_EXIT = 6,
 	AT_PROCESS_SEEN = 7, /* an exec of a process that is not watched; user space may decide to watch it */
 	AT_PROCESS_TLS = 8,  /* the first connection of a watched program that speaks TLS */
+	AT_FRAMES = 9,
 };
 
 enum at_direction {
@@ -51,7 +52,18 @@ enum at_counter {
 		14, /* calls of a TLS library whose plaintext belongs to no known connection: not captured */
 	AT_TLS_CONFLICTS = 15, /* TLS sessions given up: two connections were claimed for one */
 	AT_TLS_FULL = 16,      /* no room for another TLS session */
-	AT_COUNTERS = 17,
+	AT_LOST_FRAMES = 17,   /* ring full: frames of an HTTP/2 connection */
+	AT_UNWALKED =
+		18, /* calls after which an HTTP/2 direction had to be found anew: their rest was not seen */
+	AT_HTTP2_FULL = 19, /* no room for another HTTP/2 connection: its frames were not seen */
+	AT_COUNTERS = 20,
+};
+
+/* What came before a record of frames in its direction. */
+enum at_frames_origin {
+	AT_FRAMES_FOLLOW = 0, /* the record before it */
+	AT_FRAMES_START = 1,  /* nothing: the direction begins here */
+	AT_FRAMES_JOIN = 2,   /* frames that were not seen */
 };
 
 enum at_conn_flag {
@@ -118,6 +130,20 @@ struct at_chunk_event { /* AT_CHUNK; data_len bytes follow */
 	__u32 body_len; /* bytes of a message's body that followed the data, and stayed in the kernel */
 };
 
+/* AT_FRAMES; data_len bytes follow: frames of one direction without what nobody needs, see bpf/grpc/walk.h. The first
+ * `lead` of them belong to a frame of the record before. */
+struct at_frames_event {
+	struct at_header h;
+	struct at_context at;
+	__u64 position; /* of the call's first byte */
+	__u32 number;	/* counts the direction's records from 1 */
+	__u32 direction;
+	__u32 origin; /* enum at_frames_origin */
+	__u32 lead;
+	__u32 data_len;
+	__u32 pad;
+};
+
 struct at_progress_event { /* AT_PROGRESS */
 	struct at_header h;
 	struct at_reach reach;
@@ -150,12 +176,14 @@ struct at_abi {
 	enum at_direction direction;
 	enum at_counter counter;
 	enum at_conn_flag conn_flag;
+	enum at_frames_origin frames_origin;
 	enum at_command command;
 	struct at_header header;
 	struct at_context context;
 	struct at_reach reach;
 	struct at_conn_event conn_event;
 	struct at_chunk_event chunk_event;
+	struct at_frames_event frames_event;
 	struct at_progress_event progress_event;
 	struct at_process_event process_event;
 	struct at_watched watched;

@@ -232,6 +232,16 @@ __noinline int send_conn_event(__u32 type, __u64 key, __u64 ts, __u32 error)
 	return 1;
 }
 
+/* Forget a connection. */
+static __always_inline void delete_conn(__u64 key)
+{
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+
+	if (conn && conn->protocol == PROTOCOL_HTTP2)
+		bpf_map_delete_elem(&http2_conns, &key);
+	bpf_map_delete_elem(&conns, &key);
+}
+
 static __always_inline void close_conn(struct sock *sk, struct conn *conn, __u32 error)
 {
 	__u64 key = (__u64)sk;
@@ -239,7 +249,7 @@ static __always_inline void close_conn(struct sock *sk, struct conn *conn, __u32
 	/* User space hears of connections it knows, and of those that could not be made. */
 	if (conn->announced || ((conn->flags & AT_CONN_OUTGOING) && !(conn->flags & AT_CONN_ESTABLISHED)))
 		send_conn_event(AT_CONN_CLOSE, key, bpf_ktime_get_ns(), error);
-	bpf_map_delete_elem(&conns, &key);
+	delete_conn(key);
 }
 
 static __always_inline void send_progress(struct conn *conn, __u32 direction)

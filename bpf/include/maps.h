@@ -11,6 +11,7 @@ enum protocol {
 	PROTOCOL_UNKNOWN = 0,
 	PROTOCOL_HTTP1 = 1,
 	PROTOCOL_STOPPED = 2, /* user space does not want its bytes */
+	PROTOCOL_HTTP2 = 3,   /* walked frame by frame: bpf/grpc/walk.h */
 };
 
 #define TURN_NONE 2 /* neither side has spoken yet; the other values are enum at_direction */
@@ -215,6 +216,59 @@ __noinline __u32 free_slot(void)
 	}
 	return SCRATCHES;
 }
+
+/* Where one direction of an HTTP/2 connection stands. */
+struct http2_side {
+	__u64 position; /* of the first byte that was not walked yet */
+	__u32 left;	/* bytes of the payload, or of the connection preface, that are still to come */
+	__u32 number;	/* records made */
+	__u8 header[9]; /* of the frame that is walked, as far as it has come */
+	__u8 header_len;
+	__u8 prefix[5]; /* of a gRPC message that begins with the DATA that is walked */
+	__u8 has_prefix;
+	__u8 in_payload;
+	__u8 passed_on; /* the payload goes to user space */
+	__u8 lost;	/* where frames begin is not known */
+	__u8 origin;	/* enum at_frames_origin, of the next record */
+	__u8 pad[4];
+};
+
+struct http2_conn {
+	struct http2_side sides[2]; /* by enum at_direction */
+};
+
+/* Key: kernel socket. Made for those connections alone that speak HTTP/2; written by the frame walker; deleted with the
+ * connection, and when user space does not want its bytes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct http2_conn);
+} http2_conns SEC(".maps");
+
+/* A call that is walked: the record that is put together (twice the room for data, as in struct scratch), and where in
+ * the call's memory the walk stands. */
+struct walk {
+	struct at_frames_event event;
+	__u8 data[2 * AT_DATA_MAX];
+	struct http2_side side;
+	__u64 base;	  /* the array of pieces, 0 if there is but one buffer */
+	__u64 pieces;	  /* that are still to come */
+	__u64 skip;	  /* bytes of them that come before what is to be walked */
+	__u64 from;	  /* the next byte */
+	__u64 piece_left; /* bytes from there on to the end of the piece */
+	__u64 call_left;  /* bytes of the call that are still to be walked */
+	__u32 fault;	  /* memory could not be read */
+	__u32 headers;	  /* frame headers in the record */
+};
+
+/* By the slots of `scratches`, and taken with them. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCHES);
+	__type(key, __u32);
+	__type(value, struct walk);
+} walks SEC(".maps");
 
 /* Records of abi.h. Written by all programs; read by user space. Its size is set by user space. */
 struct {

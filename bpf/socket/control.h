@@ -47,10 +47,13 @@ int control(struct bpf_raw_tracepoint_args *ctx)
 	/* The kernel may have used the address again. */
 	if (!conn || conn->id != id)
 		return 0;
-	if (command == AT_STOP)
+	if (command == AT_STOP) {
+		if (conn->protocol == PROTOCOL_HTTP2)
+			bpf_map_delete_elem(&http2_conns, &key);
 		conn->protocol = PROTOCOL_STOPPED;
-	else if (command == AT_FORGET)
-		bpf_map_delete_elem(&conns, &key);
+	} else if (command == AT_FORGET) {
+		delete_conn(key);
+	}
 	return 0;
 }
 

@@ -37,7 +37,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
 		return;
 	fill_context(&at, process, thread, now, cause);
-	thread->unread = !capture(sk, AT_TX, sent_position(conn, sk), bytes, &at);
+	thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
 	if (conn->tls) { /* as these bytes have shown */
 		thread->sending_sk = 0;
 		tls_bytes_move((__u64)sk, AT_TX);
@@ -73,7 +73,7 @@ static __always_inline void send_ends(const struct at_watched *process, struct t
 	bytes->length = taken;
 	if (thread->unread && bytes->base) {
 		fill_context(&at, process, thread, now, 0);
-		capture(sk, AT_TX, end - taken, bytes, &at);
+		capture(conn, sk, AT_TX, end - taken, bytes, &at);
 	}
 	moved(conn, AT_TX, end, bytes, now);
 	if (conn->dirty[AT_TX])
@@ -148,7 +148,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 	}
 	bytes->length = got;
 	fill_context(&at, process, thread, now, 0);
-	capture(sk, AT_RX, end - got, bytes, &at);
+	capture(conn, sk, AT_RX, end - got, bytes, &at);
 	if (conn->tls) { /* as these bytes have shown */
 		tls_bytes_move((__u64)sk, AT_RX);
 		return;

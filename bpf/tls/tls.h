@@ -51,7 +51,7 @@ static __always_inline void capture_write(const struct at_watched *process, stru
 	struct at_context at;
 
 	fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
-	capture((struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
+	capture(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
 }
 
 /* `call` of the library begins: see tls_call_begins. */
@@ -115,7 +115,7 @@ static __always_inline void plaintext_received(const struct at_watched *process,
 		tell_what_was_sent(thread, (struct sock *)sk);
 	set_cause(thread, conn->id);
 	fill_context(&at, process, thread, now, 0);
-	capture((struct sock *)sk, AT_RX, from, bytes, &at);
+	capture(conn, (struct sock *)sk, AT_RX, from, bytes, &at);
 	moved(conn, AT_RX, from + bytes->length, bytes, now);
 }
 

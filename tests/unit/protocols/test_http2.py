@@ -141,7 +141,8 @@ def test_messages_that_begin_inside_a_frame_are_not_counted(talk: Talk) -> None:
     [
         (8, TX, 1, "CANCELLED"),
         (8, TX, 300_000_000, "DEADLINE_EXCEEDED"),
-        (8, RX, 300_000_000, "CANCELLED"),
+        (8, RX, 240_000_000, "DEADLINE_EXCEEDED"),
+        (8, TX, 200_000_000, "CANCELLED"),
         (7, RX, 1, "UNAVAILABLE"),
         (11, RX, 1, "RESOURCE_EXHAUSTED"),
         (2, RX, 1, "INTERNAL"),

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* Does a call start like HTTP/2? By the connection preface, the first frame of a server, or, on a connection that is
+ * older than the agent, by frames that could not be anything else. */
+#ifndef AUTOTRACE_GRPC_RECOGNISE_H
+#define AUTOTRACE_GRPC_RECOGNISE_H
+
+#include "../include/iov.h"
+
+#define PREFACE_SIZE 24 /* RFC 9113 section 3.4 */
+#define PREFACE_LOOK 3	/* no method begins like this */
+
+#define FRAME_HEADER 9
+#define FRAME_SIZE_USUAL 16384 /* what every peer takes (section 4.2) */
+
+enum frame_type { /* section 6 */
+	FRAME_DATA = 0,
+	FRAME_HEADERS = 1,
+	FRAME_PRIORITY = 2,
+	FRAME_RST_STREAM = 3,
+	FRAME_SETTINGS = 4,
+	FRAME_PUSH_PROMISE = 5,
+	FRAME_PING = 6,
+	FRAME_GOAWAY = 7,
+	FRAME_WINDOW_UPDATE = 8,
+	FRAME_CONTINUATION = 9,
+};
+
+const volatile __u8 preface[PREFACE_SIZE] = {'P',  'R',	 'I', ' ', '*',	 ' ',  'H',  'T',
+					     'T',  'P',	 '/', '2', '.',	 '0',  '\r', '\n',
+					     '\r', '\n', 'S', 'M', '\r', '\n', '\r', '\n'};
+
+static __always_inline bool is_preface(const __u8 *data, __u32 length)
+{
+	if (length < PREFACE_LOOK)
+		return 0;
+	for (__u32 i = 0; i < PREFACE_SIZE; i++) {
+		if (i == length)
+			return 1;
+		if (data[i] != preface[i])
+			return 0;
+	}
+	return 1;
+}
+
+static __always_inline __u32 frame_length(const __u8 *header)
+{
+	return (__u32)header[0] << 16 | (__u32)header[1] << 8 | header[2];
+}
+
+static __always_inline __u32 frame_stream(const __u8 *header)
+{
+	return (__u32)header[5] << 24 | (__u32)header[6] << 16 | (__u32)header[7] << 8 | header[8];
+}
+
+/* Could these 9 bytes be the header of a frame that is not in the middle of a header block? The rules are those of
+ * section 6 for lengths, flags and streams; the highest bit of the stream is 0 (section 4.1). */
+static __always_inline bool is_frame_header(const __u8 *header)
+{
+	__u32 length = frame_length(header), stream = frame_stream(header);
+	__u8 flags = header[4];
+
+	if (length > FRAME_SIZE_USUAL || stream >> 31)
+		return 0;
+	switch (header[3]) {
+	case FRAME_DATA:
+		return stream && !(flags & ~0x09);
+	case FRAME_HEADERS:
+		return stream && length && !(flags & ~0x2d);
+	case FRAME_PRIORITY:
+		return stream && length == 5 && !flags;
+	case FRAME_RST_STREAM:
+		return stream && length == 4 && !flags;
+	case FRAME_SETTINGS:
+		return !stream && length % 6 == 0 && flags <= 1 && !(flags && length);
+	case FRAME_PUSH_PROMISE:
+		return stream && length >= 4 && !(flags & ~0x0c);
+	case FRAME_PING:
+		return !stream && length == 8 && flags <= 1;
+	case FRAME_GOAWAY:
+		return !stream && length >= 8 && !flags;
+	case FRAME_WINDOW_UPDATE:
+		return length == 4 && !flags;
+	default:
+		return 0;
+	}
+}
+
+#define FRAMES_LOOK 3
+
+/* Does the call in scratch `slot` begin with a frame, as far as can be told? Its header must be one, and either the
+ * frame ends with the call or what follows is a frame header too. A global function: see iov.h. */
+__noinline int begins_with_frames(__u32 slot)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 at = 0;
+
+	if (!scratch)
+		return 0;
+	for (__u32 i = 0; i < FRAMES_LOOK; i++) {
+		if (at == scratch->bytes.length && i)
+			return 1;
+		if (copy_bytes(&scratch->bytes, at, FRAME_HEADER, slot) < FRAME_HEADER)
+			return 0;
+		if (!is_frame_header(scratch->data))
+			return 0;
+		at += FRAME_HEADER + frame_length(scratch->data);
+	}
+	return 1;
+}
+
+/* Is it the first frame of a server, its SETTINGS (section 3.4)? It may come before the client's preface. */
+static __always_inline bool is_first_settings(const __u8 *header)
+{
+	return is_frame_header(header) && header[3] == FRAME_SETTINGS && !header[4];
+}
+
+#endif

@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
+/* The frame walker: it follows each direction of an HTTP/2 connection from frame to frame, over any split of the bytes
+ * into calls and pieces, and passes on what user space needs:
+ *
+ * - header and payload of HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY and CONTINUATION;
+ * - the header of DATA, once the last byte of its payload has moved. If the payload begins like a gRPC message that
+ *   fills it or more, the flag DATA_PREFIX is set, and the message's prefix of 5 bytes follows.
+ *
+ * Nothing stands between them: whoever reads them knows from the headers what is there. All other payload is counted.
+ * Where the walker cannot go on (bytes that moved unseen, a call with too many frames), it says so (AT_UNWALKED), and
+ * looks for the next call that begins with a frame.
+ */
+#ifndef AUTOTRACE_GRPC_WALK_H
+#define AUTOTRACE_GRPC_WALK_H
+
+#include "../include/conn.h"
+#include "../include/iov.h"
+#include "recognise.h"
+
+/* Frames of one call: two steps for each, and one for each piece of memory. Two loops, one in the other, so that the
+ * verifier walks each of them once. */
+#define WALK_STEPS 128
+#define WALK_ROUNDS 128
+
+#define DATA_PADDED 0x08
+#define DATA_PREFIX 0x40 /* no flag of DATA (section 6.1) */
+#define PREFIX_SIZE 5
+
+/* Send the record in walk `slot`, and begin the next one. */
+__noinline int send_frames(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	__u32 length;
+
+	if (!walk)
+		return 0;
+	length = walk->event.data_len;
+	if (!length)
+		return 0;
+	/* A record that finds no room has its number too, so that user space sees the gap. */
+	walk->side.number++;
+	walk->event.number = walk->side.number;
+	walk->event.origin = walk->side.origin;
+	walk->side.origin = AT_FRAMES_FOLLOW;
+	barrier_var(length);
+	if (length > AT_DATA_MAX)
+		return 0;
+	walk->event.h.size = sizeof(walk->event) + length;
+	count(bpf_ringbuf_output(&events, walk, sizeof(walk->event) + length,
+				 wakeup_flag(sizeof(walk->event) + length))
+		      ? AT_LOST_FRAMES
+		      : AT_SENT);
+	walk->event.data_len = 0;
+	walk->event.lead = 0;
+	walk->headers = 0;
+	return 0;
+}
+
+/* Room for `wanted` bytes in the record: their offset, at most AT_DATA_MAX. */
+static __always_inline __u64 room_for(struct walk *walk, __u32 wanted, __u32 slot)
+{
+	if (walk->event.data_len + wanted > AT_DATA_MAX)
+		send_frames(slot);
+	return walk->event.data_len;
+}
+
+/* The header of the frame that is walked goes into the record. */
+static __always_inline void pass_header_on(struct walk *walk, __u32 slot)
+{
+	__u64 at = room_for(walk, FRAME_HEADER + PREFIX_SIZE, slot);
+
+	barrier_var(at);
+	if (at > AT_DATA_MAX)
+		return;
+	__builtin_memcpy(walk->data + at, walk->side.header, FRAME_HEADER);
+	walk->event.data_len = at + FRAME_HEADER;
+	walk->headers++;
+	if (!walk->side.has_prefix)
+		return;
+	walk->data[at + 4] |= DATA_PREFIX;
+	__builtin_memcpy(walk->data + at + FRAME_HEADER, walk->side.prefix, PREFIX_SIZE);
+	walk->event.data_len = at + FRAME_HEADER + PREFIX_SIZE;
+}
+
+static __always_inline void moved_on(struct walk *walk, __u64 by)
+{
+	walk->from += by;
+	walk->piece_left -= by;
+	walk->call_left -= by;
+}
+
+static __always_inline void payload_ends(struct walk *walk, __u32 slot)
+{
+	struct http2_side *side = &walk->side;
+
+	side->in_payload = 0;
+	if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA)
+		pass_header_on(walk, slot);
+	side->header_len = 0;
+	side->has_prefix = 0;
+}
+
+/* The next piece of memory. Returns 0 if there is none. */
+__noinline int next_piece(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	struct iovec piece;
+
+	if (!walk || !walk->base || !walk->pieces)
+		return 0;
+	if (!read_piece(&piece, walk->base, 0)) {
+		walk->fault = 1;
+		return 0;
+	}
+	walk->base += sizeof(piece);
+	walk->pieces--;
+	if (walk->skip >= piece.iov_len) {
+		walk->skip -= piece.iov_len;
+		return 1;
+	}
+	walk->from = (__u64)piece.iov_base + walk->skip;
+	walk->piece_left = piece.iov_len - walk->skip;
+	walk->skip = 0;
+	return 1;
+}
+
+/* Bytes of a frame header. Returns 0 if they cannot be read. */
+__noinline int walk_header(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	struct http2_side *side;
+	__u64 available;
+	__u32 have;
+
+	if (!walk)
+		return 0;
+	side = &walk->side;
+	have = side->header_len;
+	available = walk->piece_left < walk->call_left ? walk->piece_left : walk->call_left;
+	if (available > FRAME_HEADER - have)
+		available = FRAME_HEADER - have;
+	barrier_var(have);
+	if (have >= FRAME_HEADER)
+		return 0;
+	barrier_var(available);
+	/* The first is always true, and the verifier does not know it. */
+	if (have + available > FRAME_HEADER || available > FRAME_HEADER)
+		return 0;
+	if (available == FRAME_HEADER) {
+		if (bpf_probe_read_user(side->header, FRAME_HEADER, (void *)walk->from)) {
+			count(AT_READ_FAULTS);
+			walk->fault = 1;
+			return 0;
+		}
+	} else {
+		/* Byte by byte: a header that is split is rare. */
+		for (__u32 i = 0; i < FRAME_HEADER; i++) {
+			if (i < have || i >= have + available)
+				continue;
+			if (bpf_probe_read_user(&side->header[i], 1, (void *)(walk->from + i - have))) {
+				count(AT_READ_FAULTS);
+				walk->fault = 1;
+				return 0;
+			}
+		}
+	}
+	side->header_len = have + available;
+	moved_on(walk, available);
+	if (side->header_len < FRAME_HEADER)
+		return 1;
+	side->left = frame_length(side->header);
+	side->in_payload = 1;
+	side->passed_on = 0;
+	side->has_prefix = 0;
+	switch (side->header[3]) {
+	case FRAME_HEADERS:
+	case FRAME_RST_STREAM:
+	case FRAME_SETTINGS:
+	case FRAME_PUSH_PROMISE:
+	case FRAME_GOAWAY:
+	case FRAME_CONTINUATION:
+		side->passed_on = 1;
+		pass_header_on(walk, slot);
+	}
+	if (!side->left)
+		payload_ends(walk, slot);
+	return 1;
+}
+
+/* Keep the prefix of a gRPC message that begins with this DATA and does not end before it. */
+static __always_inline void look_for_prefix(struct walk *walk)
+{
+	struct http2_side *side = &walk->side;
+	__u8 prefix[PREFIX_SIZE] = {};
+	__u64 size;
+
+	if (side->header[4] & DATA_PADDED || bpf_probe_read_user(prefix, PREFIX_SIZE, (void *)walk->from))
+		return;
+	size = (__u64)prefix[1] << 24 | (__u32)prefix[2] << 16 | (__u32)prefix[3] << 8 | prefix[4];
+	if (prefix[0] > 1 || size + PREFIX_SIZE < side->left)
+		return;
+	__builtin_memcpy(side->prefix, prefix, PREFIX_SIZE);
+	side->has_prefix = 1;
+}
+
+/* Bytes of a payload, or of the preface. Returns 0 if they cannot be read. */
+__noinline int walk_payload(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	struct http2_side *side;
+	__u64 size, at;
+
+	if (!walk)
+		return 0;
+	side = &walk->side;
+	size = walk->piece_left < walk->call_left ? walk->piece_left : walk->call_left;
+	if (size > side->left)
+		size = side->left;
+	if (side->passed_on) {
+		at = room_for(walk, 1, slot);
+		barrier_var(at);
+		if (at >= AT_DATA_MAX)
+			return 0;
+		if (size > AT_DATA_MAX - at)
+			size = AT_DATA_MAX - at;
+		barrier_var(size);
+		if (!size || size > AT_DATA_MAX)
+			return 0;
+		if (bpf_probe_read_user(walk->data + at, size, (void *)walk->from)) {
+			count(AT_READ_FAULTS);
+			walk->fault = 1;
+			return 0;
+		}
+		walk->event.data_len = at + size;
+		if (!walk->headers)
+			walk->event.lead += size;
+	} else if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA && size >= PREFIX_SIZE &&
+		   side->left == frame_length(side->header)) {
+		look_for_prefix(walk);
+	}
+	side->left -= size;
+	moved_on(walk, size);
+	if (!side->left)
+		payload_ends(walk, slot);
+	return 1;
+}
+
+/* One step on. Returns 0 at the end of the call, or where it cannot go on. */
+__noinline int walk_step(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+
+	if (!walk || !walk->call_left)
+		return 0;
+	if (!walk->piece_left)
+		return next_piece(slot);
+	return walk->side.in_payload ? walk_payload(slot) : walk_header(slot);
+}
+
+__noinline int walk_round(__u32 slot)
+{
+	for (__u32 i = 0; i < WALK_STEPS; i++)
+		if (!walk_step(slot))
+			return 0;
+	return 1;
+}
+
+static __always_inline void lose_side(struct http2_side *side)
+{
+	side->lost = 1;
+	side->left = 0;
+	side->in_payload = 0;
+	side->header_len = 0;
+	side->has_prefix = 0;
+	count(AT_UNWALKED);
+}
+
+/* Where in the call that begins at `position` the walk of a direction goes on; its length if there is nothing new, or
+ * if it cannot go on. */
+static __always_inline __u64 first_new(struct http2_side *side, __u64 position, __u64 length, __u32 slot)
+{
+	__u64 missed;
+
+	if (!side->lost && position > side->position) {
+		missed = position - side->position;
+		if (side->in_payload && !side->passed_on && missed <= side->left) {
+			/* The payload of DATA can come from a file (sendfile): it was to be counted anyway. */
+			side->left -= missed;
+			side->position = position;
+		} else {
+			lose_side(side);
+		}
+	}
+	if (side->lost) {
+		if (!begins_with_frames(slot))
+			return length;
+		side->lost = 0;
+		side->position = position;
+		side->origin = AT_FRAMES_JOIN;
+	}
+	return side->position - position < length ? side->position - position : length;
+}
+
+/* What `capture` does for an HTTP/2 connection, with the call described in scratch `slot`. Returns 0 if memory that had
+ * to be read could not be. A global function: see iov.h. */
+__noinline int walk_described(__u64 key, __u32 slot)
+{
+	struct http2_conn *http2 = bpf_map_lookup_elem(&http2_conns, &key);
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	struct http2_side *side;
+	__u64 position, length, offset;
+	__u32 direction;
+
+	if (!http2 || !scratch || !walk || !conn)
+		return 1;
+	direction = scratch->event.direction & 1;
+	position = scratch->event.position;
+	length = scratch->bytes.length;
+	side = &http2->sides[direction];
+	conn->speaker = direction;
+	offset = first_new(side, position, length, slot);
+	if (offset >= length)
+		return 1;
+	if (!conn->announced) {
+		/* It may have been handed from one process to another (a forking server, SCM_RIGHTS). */
+		conn->pid = scratch->event.at.pid;
+		conn->announced = send_conn_event(AT_CONN_OPEN, key, scratch->event.at.ts, 0);
+	}
+	__builtin_memset(&walk->event, 0, sizeof(walk->event));
+	walk->event.h.type = AT_FRAMES;
+	walk->event.h.ts = scratch->event.at.ts;
+	walk->event.h.conn = conn->id;
+	walk->event.h.pid = scratch->event.at.pid;
+	walk->event.h.tid = scratch->event.at.tid;
+	walk->event.at = scratch->event.at;
+	walk->event.position = position;
+	walk->event.direction = direction;
+	walk->side = *side;
+	walk->headers = 0;
+	walk->fault = 0;
+	walk->call_left = length - offset;
+	if (scratch->bytes.pieces) {
+		walk->base = scratch->bytes.base;
+		walk->pieces = scratch->bytes.pieces;
+		walk->skip = scratch->bytes.skip + offset;
+		walk->piece_left = 0;
+	} else {
+		walk->base = 0;
+		walk->from = scratch->bytes.base + offset;
+		walk->piece_left = length - offset;
+	}
+	for (__u32 i = 0; i < WALK_ROUNDS; i++)
+		if (!walk_round(slot))
+			break;
+	send_frames(slot);
+	walk->side.position = position + length;
+	if (walk->fault)
+		/* What could not be read now can be when the call is over. */
+		walk->side.position -= walk->call_left;
+	else if (walk->call_left)
+		lose_side(&walk->side);
+	*side = walk->side;
+	return !walk->fault;
+}
+
+/* The call in scratch `slot` does not start like HTTP/1. If it starts like HTTP/2, its connection is walked from now on;
+ * returns 0 if it is not. A global function: see iov.h. */
+__noinline int begin_walks(__u64 key, __u32 slot)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	struct http2_conn fresh = {};
+	struct http2_side *side, *other;
+	bool seen_from_start, client;
+	__u32 direction, length;
+
+	if (!scratch || !conn)
+		return 0;
+	direction = scratch->event.direction & 1;
+	length = copy_bytes(&scratch->bytes, 0, PREFACE_SIZE, slot);
+	client = is_preface(scratch->data, length);
+	/* Nothing has moved on it before. */
+	seen_from_start = conn->flags & AT_CONN_FROM_START && !conn->reach[!direction].last_ts &&
+			  !conn->reach[direction].last_ts;
+	if (!client && seen_from_start && !(length >= FRAME_HEADER && is_first_settings(scratch->data)))
+		return 0;
+	if (!client && conn->flags & AT_CONN_FROM_START && !seen_from_start)
+		return 0;
+	if (!client && !begins_with_frames(slot))
+		return 0;
+	side = &fresh.sides[direction];
+	other = &fresh.sides[!direction];
+	side->position = scratch->event.position;
+	side->origin = client || seen_from_start ? AT_FRAMES_START : AT_FRAMES_JOIN;
+	if (client) {
+		side->left = PREFACE_SIZE;
+		side->in_payload = 1;
+	}
+	other->position = conn->reach[!direction].end;
+	if (seen_from_start) {
+		other->origin = AT_FRAMES_START;
+		if (!client) {
+			other->left = PREFACE_SIZE;
+			other->in_payload = 1;
+		}
+	} else {
+		other->lost = 1;
+	}
+	if (bpf_map_update_elem(&http2_conns, &key, &fresh, BPF_ANY)) {
+		count(AT_HTTP2_FULL);
+		return 0;
+	}
+	conn->protocol = PROTOCOL_HTTP2;
+	return 1;
+}
+
+#endif
