@@ -434,7 +434,8 @@ class StreamResponse(NamedTuple):
 
 class StreamEnd(NamedTuple):
     """One direction of a stream is over: END_STREAM (RFC 9113 section 5.1). `body_size` counts DATA without
-    padding, None if some of it was missed; `messages` and `rpc_status` are those of `Rpc`."""
+    padding, None if some of it was missed; `messages` and `rpc_status` are those of `Rpc`. `rpc`: the stream
+    was a call, which may be known only now."""
 
     direction: Direction
     stream: int
@@ -442,6 +443,7 @@ class StreamEnd(NamedTuple):
     body_size: int | None
     messages: int | None = None
     rpc_status: str = ""
+    rpc: Rpc | None = None
 
 
 class StreamReset(NamedTuple):
@@ -522,7 +524,8 @@ class Exchange:
     """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
     stream: int = 0
     partial: bool = False
-    """Not all of the request could be decoded: an empty `target` is not known."""
+    """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
+    may be."""
     rpc: Rpc | None = None
 
     def wire_key(self, direction: Direction) -> str | None:

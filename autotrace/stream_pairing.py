@@ -223,6 +223,8 @@ class StreamPairing:
                 rpc.request_messages = end.messages
             return
         exchange.response_body_size = end.body_size
+        if rpc is None:
+            rpc = exchange.rpc = end.rpc
         if rpc is not None:
             rpc.response_messages = end.messages
             rpc.status = end.rpc_status

@@ -18,6 +18,7 @@ if [ "${1:-}" = tests ]; then
 	required+=(
 		gcc libc6-dev curl              # programs that the tests trace
 		iproute2                        # network namespaces
+		nghttp2-client nghttp2-server   # HTTP/2 without TLS
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
 	)
 fi

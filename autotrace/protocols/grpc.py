@@ -95,8 +95,9 @@ def status_without_trailers(http_status: int) -> str:
 def status_of_reset(code: str, rpc: Rpc, lasted_ns: int) -> str:
     """The status of a call whose stream was reset.
 
-    Whoever gives up at the deadline says CANCEL too. So a cancellation after it, or in the last 5 % before it (at least
-    5 ms), counts as the deadline's: grpc-timeout is rounded, and a client's clock starts before the request is sent.
+    Whoever gives up at the deadline says CANCEL too. So a cancellation after it, or in the last 5 % before it (at
+    least 5 ms), counts as the deadline's: grpc-timeout is rounded, and a client's clock starts before the request
+    is sent.
     """
     tolerance = max(rpc.timeout_ns // 20, 5_000_000)
     if code == "CANCEL" and rpc.timeout_ns and lasted_ns >= rpc.timeout_ns - tolerance:

@@ -81,14 +81,15 @@ class _Half:
 
 
 class _Stream:
-    """`halves` are by direction, made when there is something to count. `http_status`: of the final
-    response."""
+    """`halves` are by direction, made when there is something to count. `http_status`: of the final response.
+    `unclear_path` is set if it is not known whether the request is gRPC's, because its content-type is not."""
 
-    __slots__ = ("began", "halves", "http_status", "rpc")
+    __slots__ = ("began", "halves", "http_status", "rpc", "unclear_path")
 
     def __init__(self) -> None:
         self.began = 0
         self.rpc: Rpc | None = None
+        self.unclear_path = ""
         self.http_status = 0
         self.halves: list[_Half | None] = [None, None]
 
@@ -302,7 +303,24 @@ class Http2Parser(FrameParser):
             rpc_status = grpc.status_name(fields.get("grpc-status", ""))
             if not rpc_status and not side.joined:
                 rpc_status = grpc.status_without_trailers(stream.http_status)
-        self._out.append(StreamEnd(direction, number, ts, size, messages, rpc_status))
+        rpc = stream.rpc if answered else None
+        self._out.append(StreamEnd(direction, number, ts, size, messages, rpc_status, rpc))
+
+    def _trailers(self, side: _Side, number: int, fields: dict[str, str], unknown: bool) -> None:
+        """Trailers can tell that a stream is a call, if its request and its response were not decoded enough: by a
+        grpc-status, or if they are not known either, by messages that are framed as gRPC's in both directions."""
+        stream = self._streams.get(number)
+        if (
+            stream is None
+            or stream.rpc is not None
+            or side.direction is self._requests
+            or not stream.unclear_path
+        ):
+            return
+        asked, answered = stream.halves[1 - side.direction], stream.halves[side.direction]
+        framed = asked is not None and asked.messages.whole and (answered is None or answered.messages.whole)
+        if "grpc-status" in fields or (unknown and framed):
+            stream.rpc = grpc.call(stream.unclear_path, {})
 
     def _goes_on(self, number: int) -> None:
         if self._unsure and number in self._unsure:
@@ -361,14 +379,15 @@ class Http2Parser(FrameParser):
             raise MalformedFrameError("head_without_pseudo_headers")
         else:
             self._goes_on(number)
+            if ends:
+                self._trailers(side, number, fields, unknown)
         if ends:
             self._end(side, number, at.ts, fields)
 
     def _request(self, side: _Side, number: int, fields: dict[str, str], unknown: bool) -> None:
         path = fields.get(":path", "")
         method = fields.get(":method", "")
-        partial = not method or (not path and method != "CONNECT")
-        if partial and not unknown:
+        if not unknown and (not method or (not path and method != "CONNECT")):
             raise MalformedFrameError("request_without_method_or_path")
         known = self._streams.get(number)
         if known is not None or number <= self._last_request:
@@ -385,6 +404,8 @@ class Http2Parser(FrameParser):
         headers = _headers(fields)
         if grpc.is_grpc(headers):
             stream.rpc = grpc.call(path, headers)
+        elif unknown and method == "POST" and "content-type" not in headers:
+            stream.unclear_path = path
         self._out.append(
             StreamRequest(
                 side.direction,
@@ -395,7 +416,7 @@ class Http2Parser(FrameParser):
                 path or fields.get(":authority", "") if method == "CONNECT" else path,
                 headers,
                 stream.rpc,
-                partial,
+                unknown,
                 missed,
             )
         )
@@ -412,7 +433,7 @@ class Http2Parser(FrameParser):
         if stream is not None:
             stream.http_status = status
             if stream.rpc is None and grpc.is_grpc(headers):
-                rpc = stream.rpc = Rpc("grpc", "")
+                rpc = stream.rpc = grpc.call(stream.unclear_path, {})
         self._out.append(StreamResponse(side.direction, number, at, status, headers, rpc))
 
 

@@ -45,6 +45,9 @@ class FrameParser(Protocol):
 _OTHER = (Direction.TX, Direction.RX)
 """The other direction, by direction."""
 
+H2C = "h2c"
+"""The `Switched.protocol` after which the kernel side sees frames (RFC 7540 section 3.2)."""
+
 GAP = "gap"
 """The `ProtocolError.reason` that stands for bytes the agent missed."""
 
@@ -161,10 +164,11 @@ class StreamTable:
         messages = messages + more if messages else more
         if not messages:
             return None
-        last = type(messages[-1])
-        if last is Switched:
-            self._stop_capture(stream)
-        elif last is ProtocolError:
+        last = messages[-1]
+        if type(last) is Switched:
+            if last.protocol != H2C:
+                self._stop_capture(stream)
+        elif type(last) is ProtocolError:
             self._protocol_error(stream, messages)
         return stream.connection, messages
 

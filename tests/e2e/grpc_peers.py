@@ -35,8 +35,8 @@ def build_go(directory: Path) -> str:
 def run_calls(
     directory: Path, server: str, client: str, *, options: tuple[str, ...] = (), kinds: str = ""
 ) -> Result:
-    """`server` and `client` are commands that lack their PORT and what follows. The agent sees both from their start.
-    The logs are server.log and client.log in `directory`."""
+    """`server` and `client` are commands that lack their PORT and what follows. The agent sees both from their
+    start. The logs are server.log and client.log in `directory`."""
     (port,) = free_ports(1)
     go, done = directory / "go", directory / "done"
     command = shell(

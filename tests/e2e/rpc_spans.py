@@ -24,7 +24,7 @@ def logged(path: Path) -> Counter[tuple[str, str]]:
 
 
 def check_calls(result: Result, server_log: Path, client_log: Path) -> None:
-    """One span on each side of every call, with the status that side logged; the server's hangs below the client's."""
+    """One span on each side of every call, with the status that side logged; the server's below the client's."""
     servers = [span for span in result.server() if "rpc.method" in span.attributes]
     clients = [span for span in result.client() if "rpc.method" in span.attributes]
     asked, served = logged(client_log), logged(server_log)

@@ -1,5 +1,5 @@
-"""gRPC between all pairs of clients and servers: many calls of all kinds at once on one connection, each with its own
-status and sizes on both sides."""
+"""gRPC between all pairs of clients and servers: many calls of all kinds at once on one connection, each with its
+own status and sizes on both sides."""
 
 from __future__ import annotations
 

@@ -90,8 +90,12 @@ class Walker:
         if not out:
             return None
         side.number += 1
+        return None if lose else self.record(direction, bytes(out), lead, position)
+
+    def record(self, direction: Direction, data: bytes, lead: int, position: int = 0) -> Frames:
+        """The direction's next record with just this data, numbered as the last one that was made."""
+        side = self.sides[direction]
         origin, side.origin = side.origin, FramesOrigin.FOLLOWS
-        if lose:
-            return None
-        context = Context(self.now, 1, 1, 0, 0, 0)
-        return Frames(7, direction, side.number, position, bytes(out), lead, origin, context)
+        return Frames(
+            7, direction, side.number, position, data, lead, origin, Context(self.now, 1, 1, 0, 0, 0)
+        )

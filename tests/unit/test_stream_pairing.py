@@ -122,6 +122,12 @@ def test_a_call() -> None:
     assert books.ended[0].rpc == Rpc("grpc", "a.B/C", 0, "NOT_FOUND", 1, 4)
 
 
+def test_a_call_that_shows_at_its_end() -> None:
+    books = Books()
+    books.take(request(1), response(1), end(1, 9, rpc=Rpc("grpc", "a.B/C"), rpc_status="OK"))
+    assert books.ended[0].rpc == Rpc("grpc", "a.B/C", 0, "OK")
+
+
 @given(st.data(), st.integers(1, 100))
 def test_any_interleaving_is_paired_and_none_crossed(data: st.DataObject, count: int) -> None:
     books = Books()

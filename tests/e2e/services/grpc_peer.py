@@ -3,26 +3,31 @@
 grpc_peer.py server|aio-server PORT LOG
 grpc_peer.py client|aio-client PORT LOG COUNT CONCURRENCY [KIND]
 
-A method is named KIND-NUMBER, so that every call of a run can be told from all others: its request has NUMBER bytes,
-and each message of its response twice as many. Kinds: unary, server (NUMBER % 5 messages back), client (NUMBER % 5
-messages), both, fail (status NUMBER % 16 + 1), slow (never answers; the client gives up after 4 s), cancel. Without
-a KIND the client takes them in turn. Both log one line for a call: method, status.
+A method is named KIND-NUMBER, so that every call of a run can be told from all others: its request has NUMBER
+bytes, and each message of its response twice as many. Kinds: unary, server (NUMBER % 5 messages back), client
+(NUMBER % 5 messages), both, fail (status NUMBER % 16 + 1), slow (never answers; the client gives up after 4
+s), cancel. Without a KIND the client takes them in turn. A KIND same is unary with the number 7. Both log one
+line for a call: method, status. With PAUSE in the environment a client waits so many seconds after each call,
+on each of its workers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 KINDS = ("unary", "server", "client", "both", "fail", "slow", "cancel")
+PAUSE = float(os.environ.get("PAUSE", "0"))
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -30,7 +35,7 @@ class Log:
     """One JSON line for each call."""
 
     def __init__(self, path: str) -> None:
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115
+        self._file = Path(path).open("a", buffering=1)  # noqa: SIM115
         self._lock = threading.Lock()
 
     def write(self, method: str, status: str) -> None:
@@ -142,6 +147,7 @@ def run_client(port: int, log: Log, jobs: list[tuple[str, int]], concurrency: in
                 log.write(method, "OK")
             except grpc.RpcError:
                 log.write(method, call.code().name)
+            time.sleep(PAUSE)
 
         list(pool.map(one, jobs))
         time.sleep(0.2)
@@ -180,6 +186,7 @@ def main() -> None:
         count, concurrency = int(sys.argv[4]), int(sys.argv[5])
         kinds = sys.argv[6:] or KINDS
         jobs = [(kinds[i % len(kinds)], i) for i in range(count)]
+        jobs = [(kind, 7 if kind == "same" else number) for kind, number in jobs]
         if role == "client":
             run_client(port, log, jobs, concurrency)
         else:

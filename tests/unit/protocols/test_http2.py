@@ -245,6 +245,25 @@ def test_joined_late_a_call_that_only_its_response_tells(walking: Any) -> None:
     assert (talk.of(StreamEnd)[-1].rpc_status, talk.of(StreamEnd)[-1].messages) == ("OK", 1)
 
 
+@pytest.mark.parametrize("told", ["status", "framing", "nothing"])
+def test_joined_late_trailers_tell_that_it_was_a_call(walking: Any, told: str) -> None:
+    talk = Talk(walking, joined=True)
+    trailers = [("grpc-status", "0")]
+    talk.encoders[TX].encode(CALL)
+    for old in (OK, [] if told == "status" else trailers):
+        talk.encoders[RX].encode(old)
+    fresh = [(name, value.replace("Add", "Get")) for name, value in CALL]
+    body = b"{}" if told == "nothing" else message(3)
+    talk.move(TX, talk.head(TX, 9, fresh) + talk.data(9, body, True))
+    end = [("grpc-status", "5")] if told == "status" else trailers
+    talk.move(RX, talk.head(RX, 9, OK) + talk.data(9, body) + talk.head(RX, 9, end, True))
+    request, last = talk.of(StreamRequest)[0], talk.of(StreamEnd)[-1]
+    assert (request.target, request.rpc, request.partial) == ("/shop.Cart/Get", None, True)
+    method = None if told == "nothing" else "shop.Cart/Get"
+    status = "NOT_FOUND" if told == "status" else ""
+    assert (last.rpc and last.rpc.method, last.rpc_status) == (method, status)
+
+
 def test_joined_late_in_the_middle_of_a_head(walking: Any) -> None:
     talk = Talk(walking, joined=True)
     talk.move(TX, talk.frame(9, 4, 1, b"\x82"))

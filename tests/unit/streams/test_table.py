@@ -361,6 +361,15 @@ def test_frames_after_an_upgrade(table: Table) -> None:
     assert [call[0] for call in table.calls] == ["progress", "data", "frames"]
 
 
+def test_an_upgrade_to_frames_does_not_end_the_capture(table: Table) -> None:
+    table.table.opened(opened())
+    table.parser.answers = [[], [Switched(1, "h2c")]]
+    table.table.chunk(chunk())
+    assert not table.stopped
+    table.table.frames(frames())
+    assert table.calls[-1] == ("frames", RX, 1)
+
+
 def test_frames_of_an_unknown_connection_are_counted(table: Table) -> None:
     assert table.table.frames(frames()) is None
     assert table.notes == {("streams", "bytes_of_unknown_connection"): 1}

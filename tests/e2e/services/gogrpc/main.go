@@ -166,6 +166,8 @@ func main() {
 	connection, err := grpc.NewClient("127.0.0.1:"+port, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
 	must(err)
+	seconds, _ := strconv.ParseFloat(os.Getenv("PAUSE"), 64)
+	pause := time.Duration(seconds * float64(time.Second))
 	jobs := make(chan int)
 	var workers sync.WaitGroup
 	for range concurrency {
@@ -173,8 +175,13 @@ func main() {
 		go func() {
 			defer workers.Done()
 			for number := range jobs {
-				method := fmt.Sprintf("shop.Cart/%s-%d", kinds[number%len(kinds)], number)
+				kind := kinds[number%len(kinds)]
+				if kind == "same" {
+					number = 7
+				}
+				method := fmt.Sprintf("shop.Cart/%s-%d", kind, number)
 				log.write(method, status.Code(call(connection, method)))
+				time.Sleep(pause)
 			}
 		}()
 	}

@@ -1,0 +1,117 @@
+"""HTTP/2 without TLS between the usual programs: by prior knowledge, by upgrade, and with many streams at once."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from harness import SERVICES, Result, Traced, free_ports, listening, shell, wait_for
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("nghttpd") and shutil.which("h2load")),
+    reason="needs nghttpd and h2load (Debian: nghttp2-server, nghttp2-client)",
+)
+
+
+def run(directory: Path, client: str, log: bool = True) -> Result:
+    """Run a client, given with {port} and {dir}, against nghttpd, which serves `files` in `directory`."""
+    (port,) = free_ports(1)
+    files = directory / "files"
+    files.mkdir()
+    for size in (100, 40_000):
+        (files / f"size-{size}").write_bytes(b"x" * size)
+    go, done = directory / "go", directory / "done"
+    words = "--verbose" if log else ""
+    command = shell(
+        f"nghttpd --no-tls {words} --htdocs={files} {port} > {directory}/server.log",
+        f"(until [ -e {go} ]; do sleep 0.1; done; {client.format(port=port, dir=directory)}; touch {done}; "
+        "exec sleep 60)",
+    )
+    with Traced(directory / "agent", command) as agent:
+        wait_for(lambda: listening(port), "nghttpd")
+        go.touch()
+        wait_for(done.exists, "the client", 120)
+        result = agent.finish()
+    result.check_ledger()
+    assert not result.dropped, result.said
+    return result
+
+
+def check_pairs(result: Result, count: int) -> None:
+    """`count` exchanges, each with a span on both sides that say the same."""
+    servers, clients = result.server("nghttpd"), [span for span in result.client() if span.status]
+    assert (len(servers), len(clients)) == (count, count), result.said
+    by_id = {span.span_id: span for span in result.spans}
+    for span in servers:
+        above = by_id[span.parent_id]
+        assert span.link == "wire", span
+        for name in ("http.response.status_code", "http.response.body.size", "network.protocol.version"):
+            assert span.attributes[name] == above.attributes[name], (name, span, above)
+        assert span.attributes["network.protocol.version"] == "2"
+        assert span.path == above.path
+
+
+def test_curl_by_prior_knowledge(tmp_path: Path) -> None:
+    names = ["size-100", "size-40000", "missing"]
+    curl = "curl -s --http2-prior-knowledge http://127.0.0.1:{port}/"
+    result = run(tmp_path, f"for name in {' '.join(names * 7)}; do {curl}$name; done > {{dir}}/out")
+    check_pairs(result, 21)
+    told = Counter((span.path, span.status) for span in result.server("nghttpd"))
+    assert told == Counter({(f"/{name}", 404 if name == "missing" else 200): 7 for name in names})
+    sizes = {
+        span.path: span.attributes["http.response.body.size"]
+        for span in result.client()
+        if span.status == 200
+    }
+    assert sizes == {"/size-100": 100, "/size-40000": 40_000}
+
+
+@pytest.mark.core
+def test_h2load_with_100_streams_at_once(tmp_path: Path) -> None:
+    urls = "http://127.0.0.1:{port}/size-100 http://127.0.0.1:{port}/missing"
+    result = run(tmp_path, f"h2load -n 2000 -c 2 -m 100 {urls} > {{dir}}/h2load")
+    check_pairs(result, 2000)
+    log = (tmp_path / "server.log").read_text()
+    served = Counter(re.findall(r":status: (\d+)", log))
+    told = Counter(str(span.status) for span in result.server("nghttpd"))
+    assert told == served == Counter({"200": 1000, "404": 1000})
+
+
+def test_access_log_and_spans_at_concurrency_50(tmp_path: Path) -> None:
+    client = "h2load -n 3000 -c 50 -m 1 http://127.0.0.1:{port}/size-40000 > {dir}/h2load"
+    result = run(tmp_path, client)
+    check_pairs(result, 3000)
+    assert {span.attributes["http.response.body.size"] for span in result.spans if span.status} == {40_000}
+
+
+@pytest.mark.parametrize("first", ["early", "late"])
+def test_curl_by_upgrade(tmp_path: Path, first: str) -> None:
+    """The first request came before there were streams: it ends with its 101, and its response as stream 1 is
+    passed over. All that come after it are there."""
+    (port,) = free_ports(1)
+    go, done = tmp_path / "go", tmp_path / "done"
+    urls = " ".join(f"http://127.0.0.1:{port}/{name}" for name in (first, "second", "third"))
+    command = shell(
+        f"{sys.executable} {SERVICES}/h2c_upgrade.py {port}",
+        f"(until [ -e {go} ]; do sleep 0.1; done; curl -s --http2 {urls} > {tmp_path}/out; touch {done}; "
+        "exec sleep 60)",
+    )
+    with Traced(tmp_path / "agent", command) as agent:
+        wait_for(lambda: listening(port), "the server")
+        go.touch()
+        wait_for(done.exists, "the client", 60)
+        result = agent.finish()
+    result.check_ledger()
+    assert (tmp_path / "out").read_text() == f"/{first}/second/third"
+    for kind in ("server", "client"):
+        told = [
+            (span.path, span.status, span.attributes["network.protocol.version"])
+            for span in sorted(result.spans, key=lambda span: span.start)
+            if span.kind == kind
+        ]
+        assert told == [(f"/{first}", 101, "1.1"), ("/second", 200, "2"), ("/third", 200, "2")], result.said
+    assert {span.link for span in result.server()} == {"wire"}
