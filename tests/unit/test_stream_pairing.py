@@ -6,7 +6,7 @@ import errno
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotrace.model import (
@@ -32,6 +32,7 @@ from autotrace.stream_pairing import StreamPairing
 
 RX, TX = Direction.RX, Direction.TX
 SECOND = 1_000_000_000
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Books:
@@ -128,6 +129,7 @@ def test_a_call_that_shows_at_its_end() -> None:
     assert books.ended[0].rpc == Rpc("grpc", "a.B/C", 0, "OK")
 
 
+@RELAXED
 @given(st.data(), st.integers(1, 100))
 def test_any_interleaving_is_paired_and_none_crossed(data: st.DataObject, count: int) -> None:
     books = Books()

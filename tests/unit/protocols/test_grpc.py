@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotrace.model import Rpc
 from autotrace.protocols import grpc
+
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,7 @@ def test_statuses(code: str, expected: str) -> None:
     assert grpc.status_name(code) == expected
 
 
+@RELAXED
 @given(st.lists(st.integers(0, 70_000), max_size=8), st.integers(1000, 20_000))
 def test_messages_are_counted_if_each_begins_with_a_frame(sizes: list[int], frame_max: int) -> None:
     counter = grpc.MessageCounter()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from hpack import Encoder
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotrace.protocols.http2_hpack import FIELDS_KEPT, Block, HeaderDecoder, MalformedBlockError
 
 Fields = list[tuple[str, str]]
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 NAMES = st.sampled_from([*sorted(FIELDS_KEPT), "cookie", "x-other", "date"])
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=90)
@@ -57,6 +58,7 @@ def test_the_responses_of_the_rfc() -> None:
         assert decoder.decode(bytes.fromhex(block)) == Block(expected, False)
 
 
+@RELAXED
 @given(HEADS, st.lists(st.integers(0, 6000), max_size=4))
 def test_what_was_encoded_is_decoded(heads: list[Fields], sizes: list[int]) -> None:
     encoder, decoder = Encoder(), HeaderDecoder(True)
@@ -66,6 +68,7 @@ def test_what_was_encoded_is_decoded(heads: list[Fields], sizes: list[int]) -> N
         assert decoder.decode(encoder.encode(head)) == Block(kept(head), False)
 
 
+@RELAXED
 @given(HEADS, HEADS, st.integers(0, 6000), st.booleans())
 def test_joined_late_nothing_is_wrong(
     before: list[Fields], after: list[Fields], size: int, huffman: bool
@@ -80,6 +83,7 @@ def test_joined_late_nothing_is_wrong(
         assert unknown or fields == kept(head)
 
 
+@RELAXED
 @given(HEADS, HEADS, HEADS)
 def test_a_lost_block_makes_unknown_and_not_wrong(
     before: list[Fields], lost: list[Fields], after: list[Fields]
@@ -107,6 +111,7 @@ def test_joined_late_the_names_come_back() -> None:
         assert decoder.decode(encoder.encode(new)) == Block(dict(new), False)
 
 
+@RELAXED
 @given(st.lists(st.binary(max_size=60), max_size=6), st.booleans())
 def test_any_bytes_are_a_block_or_malformed(blocks: list[bytes], from_start: bool) -> None:
     decoder = HeaderDecoder(from_start)

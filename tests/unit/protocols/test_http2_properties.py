@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hpack import Encoder
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from autotrace.model import Direction, Message, StreamEnd, StreamRequest, StreamResponse
@@ -18,6 +18,7 @@ from autotrace.protocols.http2 import Http2Parser
 FUZZ = Path(__file__).parents[2] / "fuzz"
 CORPUS = sorted((FUZZ / "corpus" / "http2").iterdir())
 RX, TX = Direction.RX, Direction.TX
+RELAXED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,7 @@ def outline(messages: list[Message]) -> dict[int, tuple[str, int, int | None, in
     return {stream: tuple(values) for stream, values in found.items()}  # type: ignore[misc]
 
 
+@RELAXED
 @given(st.data())
 def test_any_interleaving_and_any_cut_tell_the_same(walking: Any, data: st.DataObject) -> None:
     said, truth = data.draw(talk(walking))
@@ -116,6 +118,7 @@ def test_any_interleaving_and_any_cut_tell_the_same(walking: Any, data: st.DataO
     assert outline(messages) == truth
 
 
+@RELAXED
 @given(st.data())
 def test_with_losses_nothing_is_wrong(walking: Any, data: st.DataObject) -> None:
     said, truth = data.draw(talk(walking))
@@ -136,6 +139,7 @@ def test_with_losses_nothing_is_wrong(walking: Any, data: st.DataObject) -> None
                 assert message.body_size in (None, whole)
 
 
+@RELAXED
 @given(st.binary(max_size=400))
 def test_any_input_of_the_fuzzer(conversation: ModuleType, data: bytes) -> None:
     conversation.check(data)
