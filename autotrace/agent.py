@@ -39,6 +39,7 @@ from autotrace.model import (
 from autotrace.pipeline import Pipeline
 from autotrace.probes import Manifests, libraries
 from autotrace.protocols.http1_redact import Http1Redactor
+from autotrace.protocols.http2_redact import Http2Redactor
 from autotrace.recording import Kind, Recorder, damaged, read
 from autotrace.redaction import Redaction
 
@@ -76,7 +77,7 @@ class Agent:
         self._libraries: LibraryProbes | None = None
         self._exporters: Exporters | None = None
         self._recorder: Recorder | None = None
-        self._redaction = Redaction(Http1Redactor)
+        self._redaction = Redaction(Http1Redactor, Http2Redactor)
         self._pipeline: Pipeline | None = None
         self._flavour = ""
         self._lost_closes = 0

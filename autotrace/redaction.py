@@ -1,4 +1,5 @@
-"""Records of the ring without what a recording must not hold: see `autotrace.protocols.http1_redact`."""
+"""Records of the ring without what a recording must not hold: see `http1_redact` and `http2_redact` in
+`autotrace.protocols`."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from struct import Struct
 from typing import Protocol
 
 from autotrace import abi
-from autotrace.model import Chunk, ConnectionClosed, ConnectionOpened, Direction, Event, Progress
+from autotrace.model import Chunk, ConnectionClosed, ConnectionOpened, Direction, Event, Frames, Progress
 
 CONNECTIONS_MAX = 65536
 """Connections that are followed. The oldest is forgotten for a new one; its bytes are all overwritten then."""
@@ -20,6 +21,12 @@ class Redactor(Protocol):
     def progress(self, direction: Direction, end: int, tail: bytes) -> bytes: ...
 
 
+class FrameRedactor(Protocol):
+    """The same of a protocol of frames (`autotrace.protocols.http2_redact.Http2Redactor`)."""
+
+    def frames(self, record: Frames) -> bytes: ...
+
+
 def _tails(record: Struct) -> list[int]:
     """Where the tails (`at_reach`) stand among a record's fields."""
     return [index for index, field in enumerate(record.unpack(bytes(record.size))) if field == bytes(8)]
@@ -27,18 +34,26 @@ def _tails(record: Struct) -> list[int]:
 
 _CHUNK_TAIL, _PROGRESS_TAIL, _CONN_TAILS = map(_tails, (abi.CHUNK_EVENT, abi.PROGRESS_EVENT, abi.CONN_EVENT))
 
+_FRAMES_SIZE, _FRAMES_LEAD, _FRAMES_DATA_LEN = 1, 17, 18
+"""Where these stand among the fields of a record of frames (abi.FRAMES_EVENT)."""
+
 
 class Redaction:
-    """Redacts the records of a recording, in their order. `redactor` makes what redacts one connection's bytes."""
+    """Redacts the records of a recording, in their order. `redactor` makes what redacts one connection's bytes,
+    `frame_redactor` what redacts its frames."""
 
-    def __init__(self, redactor: Callable[[], Redactor]) -> None:
+    def __init__(self, redactor: Callable[[], Redactor], frame_redactor: Callable[[], FrameRedactor]) -> None:
         self._redactor = redactor
+        self._frame_redactor = frame_redactor
+        self._of_frames: dict[int, FrameRedactor] = {}
         self._connections: dict[int, Redactor] = {}
 
     def redact(self, record: bytes, event: Event) -> bytes:
         """What of `record` may be kept; `event` is what it was decoded to."""
         if isinstance(event, Chunk):
             return self._chunk(record, event)
+        if isinstance(event, Frames):
+            return self._frames(record, event)
         if isinstance(event, Progress):
             return self._progress(record, event)
         if isinstance(event, ConnectionClosed):
@@ -58,6 +73,18 @@ class Redaction:
         data = redactor.data(event.direction, event.turn, event.position, event.data, event.body_size)
         return _with_tails(abi.CHUNK_EVENT, record, _CHUNK_TAIL, [tail]) + data
 
+    def _frames(self, record: bytes, event: Frames) -> bytes:
+        redactor = self._of_frames.get(event.conn)
+        if redactor is None:
+            redactor = self._of_frames[event.conn] = self._frame_redactor()
+            if len(self._of_frames) > CONNECTIONS_MAX:
+                del self._of_frames[next(iter(self._of_frames))]
+        data = redactor.frames(event)
+        fields = list(abi.FRAMES_EVENT.unpack_from(record))
+        fields[_FRAMES_SIZE] = abi.FRAMES_EVENT.size + len(data)
+        fields[_FRAMES_LEAD], fields[_FRAMES_DATA_LEN] = 0, len(data)
+        return abi.FRAMES_EVENT.pack(*fields) + data
+
     def _progress(self, record: bytes, event: Progress) -> bytes:
         redactor = self._connections.get(event.conn)
         tail = redactor.progress(event.direction, event.end, event.tail) if redactor else b""
@@ -65,6 +92,7 @@ class Redaction:
 
     def _closed(self, record: bytes, event: ConnectionClosed) -> bytes:
         redactor = self._connections.pop(event.conn, None)
+        self._of_frames.pop(event.conn, None)
         tails = [b"", b""]
         if redactor:
             tails = [

@@ -67,7 +67,7 @@ def is_grpc(headers: Mapping[str, str]) -> bool:
 
 def call(path: str, headers: Mapping[str, str]) -> Rpc:
     """The call that a request with these headers makes; `path` is "" if it is not known."""
-    return Rpc("grpc", path.removeprefix("/"), timeout_ns(headers.get("grpc-timeout", "")))
+    return Rpc("grpc", path.removeprefix("/").partition("?")[0], timeout_ns(headers.get("grpc-timeout", "")))
 
 
 def timeout_ns(text: str) -> int:
