@@ -371,12 +371,12 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 {
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
-	struct http2_conn fresh = {};
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
 	struct http2_side *side, *other;
 	bool seen_from_start, client;
 	__u32 direction, length;
 
-	if (!scratch || !conn)
+	if (!scratch || !conn || !walk)
 		return 0;
 	direction = scratch->event.direction & 1;
 	length = copy_bytes(&scratch->bytes, 0, PREFACE_SIZE, slot);
@@ -390,8 +390,9 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 		return 0;
 	if (!client && !begins_with_frames(slot))
 		return 0;
-	side = &fresh.sides[direction];
-	other = &fresh.sides[!direction];
+	__builtin_memset(&walk->fresh, 0, sizeof(walk->fresh));
+	side = &walk->fresh.sides[direction];
+	other = &walk->fresh.sides[!direction];
 	side->position = scratch->event.position;
 	side->origin = client || seen_from_start ? AT_FRAMES_START : AT_FRAMES_JOIN;
 	if (client) {
@@ -408,7 +409,7 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	} else {
 		other->lost = 1;
 	}
-	if (bpf_map_update_elem(&http2_conns, &key, &fresh, BPF_ANY)) {
+	if (bpf_map_update_elem(&http2_conns, &key, &walk->fresh, BPF_ANY)) {
 		count(AT_HTTP2_FULL);
 		return 0;
 	}

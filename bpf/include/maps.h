@@ -252,14 +252,15 @@ struct walk {
 	struct at_frames_event event;
 	__u8 data[2 * AT_DATA_MAX];
 	struct http2_side side;
-	__u64 base;	  /* the array of pieces, 0 if there is but one buffer */
-	__u64 pieces;	  /* that are still to come */
-	__u64 skip;	  /* bytes of them that come before what is to be walked */
-	__u64 from;	  /* the next byte */
-	__u64 piece_left; /* bytes from there on to the end of the piece */
-	__u64 call_left;  /* bytes of the call that are still to be walked */
-	__u32 fault;	  /* memory could not be read */
-	__u32 headers;	  /* frame headers in the record */
+	struct http2_conn fresh; /* of a connection whose walks begin: too large for the stack */
+	__u64 base;		 /* the array of pieces, 0 if there is but one buffer */
+	__u64 pieces;		 /* that are still to come */
+	__u64 skip;		 /* bytes of them that come before what is to be walked */
+	__u64 from;		 /* the next byte */
+	__u64 piece_left;	 /* bytes from there on to the end of the piece */
+	__u64 call_left;	 /* bytes of the call that are still to be walked */
+	__u32 fault;		 /* memory could not be read */
+	__u32 headers;		 /* frame headers in the record */
 };
 
 /* By the slots of `scratches`, and taken with them. */
