@@ -11,7 +11,7 @@ from harness import SERVICES, Traced, free_ports, listening, log_entries, runnin
 from kernel_state import entries
 from tls import Tls, only_copies, reads
 
-CONNECTIONS = {"threads": 8, "asyncio": 200}
+CONNECTIONS = {"threads": 8, "asyncio": 200, "uvloop": 200}
 REQUESTS = 5
 
 
@@ -37,8 +37,16 @@ def finished(log: Path) -> bool:
     return log.exists() and '"path": ""' in log.read_text()
 
 
-@pytest.mark.parametrize("server", ["threads", "asyncio"])
-@pytest.mark.parametrize("client", ["threads", "asyncio"])
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [
+        ("threads", "threads"),
+        ("asyncio", "threads"),
+        ("threads", "asyncio"),
+        ("asyncio", "asyncio"),
+        ("uvloop", "uvloop"),
+    ],
+)
 def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> None:
     command, port = commands(tmp_path, server, client)
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:

@@ -1,4 +1,4 @@
-"""An HTTPS/1.1 client: `tls_client.py PORT FOLDER LOG threads|asyncio CONNECTIONS REQUESTS START GO`.
+"""An HTTPS/1.1 client: `tls_client.py PORT FOLDER LOG threads|asyncio|uvloop CONNECTIONS REQUESTS START GO`.
 
 Once the file START exists it opens CONNECTIONS connections. Once GO exists it makes REQUESTS requests on each:
 one after another (threads), or all connections at once (asyncio). Every second request is a POST. Each request is
@@ -101,7 +101,11 @@ async def all_at_once():
 
 
 wait_for(START)
-if sys.argv[4] == "asyncio":
+if sys.argv[4] == "uvloop":
+    import uvloop
+
+    uvloop.install()
+if sys.argv[4] in ("asyncio", "uvloop"):
     asyncio.run(all_at_once())
 else:
     threads()

@@ -1,4 +1,4 @@
-"""An HTTPS/1.1 server: `tls_server.py PORT FOLDER LOG threads|asyncio`; FOLDER holds cert.pem and key.pem.
+"""An HTTPS/1.1 server: `tls_server.py PORT FOLDER LOG threads|asyncio|uvloop`; FOLDER holds cert.pem and key.pem.
 
 Each request is logged as a JSON line with the client's port. It answers with as many bytes as the path's last part
 says, and closes the connection if the client asks for that.
@@ -95,7 +95,11 @@ async def main():
     await server.serve_forever()
 
 
-if sys.argv[4] == "asyncio":
+if sys.argv[4] == "uvloop":
+    import uvloop
+
+    uvloop.install()
+if sys.argv[4] in ("asyncio", "uvloop"):
     asyncio.run(main())
 else:
     Server(("127.0.0.1", PORT), Handler).serve_forever()
