@@ -141,3 +141,21 @@ def test_ten_thousand_sessions_leave_nothing(tmp_path: Path) -> None:
         wait_for((tmp_path / "done").exists, "the sessions")
         assert entries(agent.process.pid, "tls_sessions") == []
         agent.finish()
+
+
+def test_tls_inside_tls_is_neither_doubled_nor_misplaced(tmp_path: Path) -> None:
+    """The session next to the socket is the connection's; what is inside it is no exchange of that connection."""
+    tls = Tls(tmp_path / "tls")
+    (port,) = free_ports(1)
+    service = f"{SERVICES}/tls_nested.py {port} {tls.folder} {tmp_path}/go {tmp_path}/done"
+    command = shell(f"{tls.openssl()} {sys.executable} {service}")
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        reads(agent, "libssl.so.3")
+        (tmp_path / "go").touch()
+        wait_for((tmp_path / "done").exists, "the requests")
+        result = agent.finish()
+    result.check_ledger()
+    assert result.spans == []
+    counted = dict(item.rsplit(" ", 1) for item in result.said.rpartition("kernel: ")[2].strip().split(", "))
+    assert counted["tls_conns"] == "20"
+    assert "tls_conflicts" not in counted
