@@ -76,6 +76,7 @@ struct thread {
 	__u32 cause_run;
 	__u64 message;	    /* kprobes: the struct msghdr of the sending or receiving call in progress */
 	__u64 receiving_sk; /* kprobes: set between the start and the end of a receiving call */
+	__u64 unix_moved;   /* kprobes: bytes that the call in progress on a Unix socket has moved so far */
 	__u32 receiving_flags;
 	__u32 unread; /* the bytes of the sending call in progress could not all be read when it began */
 	struct tls_call tls_call;
@@ -84,7 +85,7 @@ struct thread {
 	__u64 tls_sent;	  /* the one it used before that send, if it was just one */
 	__u64 tls_last;	  /* the one it used last */
 	__u32 tls_run;	  /* the run that these belong to */
-	__u32 pad;
+	__u32 of_kernel;  /* io_uring's: it works for whichever thread of its process asked */
 };
 
 #define SEVERAL 1

@@ -2,9 +2,9 @@
 /* The socket core on kprobes: for kernels without BPF trampolines; io_uring is seen.
  *
  * A kretprobe can be missed: the kernel has a bounded number of instances of it, and each call that is blocked in
- * the function holds one. So nothing that matters waits for one. TCP's bytes are taken at tcp_cleanup_rbuf, which
- * tcp_recvmsg calls when it has copied some; a missed end of a send is made up for by the thread's next one, and
- * counted.
+ * the function holds one. So nothing that matters waits for the return of a call that can block. Received bytes are
+ * taken where they are copied: TCP's at tcp_cleanup_rbuf, those of Unix sockets at the return of the function that
+ * copies one piece. A missed end of a send is made up for by the next call of its thread, and counted.
  */
 #include "control.h"
 #include "messages.h"
@@ -12,18 +12,25 @@
 
 #include "../process/lifecycle.h"
 
+/* The thread does something else now, so its last call is over, whether its return was seen or not. */
 static __always_inline void make_up_for_missed(struct thread *thread)
 {
 	struct sock *sk = (struct sock *)thread->sending_sk;
 	struct conn *conn = sk ? find_conn(sk) : 0;
 
-	if (!sk)
+	if (!sk && !thread->receiving_sk)
 		return;
 	count(AT_MISSED_RETURNS);
 	thread->sending_sk = 0;
+	thread->receiving_sk = 0;
 	if (!conn)
 		return;
-	catch_up(conn, sk);
+	if (conn->family == AF_UNIX) {
+		conn->reach[AT_TX].end += thread->unix_moved;
+		conn->reach[AT_TX].tail_len = 0;
+	} else {
+		catch_up(conn, sk);
+	}
 	conn->reach[AT_TX].last_ts = bpf_ktime_get_ns();
 	conn->dirty[AT_TX] = 1;
 	thread->dirty_sk = (__u64)sk;
@@ -38,6 +45,7 @@ static __always_inline void any_send_begins(struct sock *sk, struct msghdr *mess
 		return;
 	make_up_for_missed(thread);
 	thread->message = (__u64)message;
+	thread->unix_moved = 0;
 	if (message)
 		message_send_begins(process, sk, message);
 	else
@@ -88,6 +96,8 @@ static __always_inline void any_receive_begins(struct sock *sk, struct msghdr *m
 
 	if (!thread)
 		return;
+	make_up_for_missed(thread);
+	thread->unix_moved = 0;
 	thread->receiving_sk = flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) ? 0 : (__u64)sk;
 	thread->receiving_flags = flags;
 	thread->message = (__u64)message;
@@ -124,6 +134,14 @@ int tcp_copied(struct pt_regs *ctx)
 	return 0;
 }
 
+/* ssize_t tcp_splice_read(struct socket *sock, ...): tcp_cleanup_rbuf tells its bytes. */
+SEC("kprobe/tcp_splice_read")
+int tcp_splice_begins(struct pt_regs *ctx)
+{
+	any_receive_begins(0, 0, 0);
+	return 0;
+}
+
 /* Only for what tcp_cleanup_rbuf is not called for: the end of the stream, errors. Missing it loses no bytes. */
 SEC("kretprobe/tcp_recvmsg")
 int tcp_receive_ends(struct pt_regs *ctx)
@@ -143,10 +161,19 @@ int tcp_receive_ends(struct pt_regs *ctx)
 	return 0;
 }
 
+static __always_inline void any_close(struct sock *sk)
+{
+	struct thread *thread = current_watched() ? known_thread() : 0;
+
+	if (thread)
+		make_up_for_missed(thread);
+	released(sk);
+}
+
 SEC("kprobe/tcp_close")
 int tcp_closes(struct pt_regs *ctx)
 {
-	released((struct sock *)ARCH_PARAM0(ctx));
+	any_close((struct sock *)ARCH_PARAM0(ctx));
 	return 0;
 }
 
@@ -159,6 +186,18 @@ SEC("kprobe/unix_stream_sendmsg")
 int unix_send_begins(struct pt_regs *ctx)
 {
 	any_send_begins(sock_of(ARCH_PARAM0(ctx)), (struct msghdr *)ARCH_PARAM1(ctx));
+	return 0;
+}
+
+/* int skb_copy_datagram_from_iter(struct sk_buff *skb, int offset, struct iov_iter *from, int len): for each piece of
+ * what is sent. Of a call whose return is missed, this tells how much it sent: a Unix socket has no write_seq. */
+SEC("kprobe/skb_copy_datagram_from_iter")
+int unix_sends_piece(struct pt_regs *ctx)
+{
+	struct thread *thread = current_watched() ? known_thread() : 0;
+
+	if (thread && thread->sending_sk)
+		thread->unix_moved += (__u32)ARCH_PARAM3(ctx);
 	return 0;
 }
 
@@ -191,21 +230,75 @@ int unix_receive_begins(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Unix sockets tell their bytes here only. A miss is noticed when the thread receives again. */
-SEC("kretprobe/unix_stream_recvmsg")
-int unix_receive_ends(struct pt_regs *ctx)
+SEC("kprobe/unix_stream_splice_read")
+int unix_splice_begins(struct pt_regs *ctx)
+{
+	any_receive_begins(sock_of(ARCH_PARAM0(ctx)), 0, 0);
+	return 0;
+}
+
+static __always_inline void unix_received(struct at_watched *process, struct thread *thread, struct sock *sk,
+					  __s64 got)
+{
+	if (thread->message)
+		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags, got);
+	else
+		receive_unseen_ends(sk, got);
+}
+
+static __always_inline void unix_took_piece(__s64 got)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? known_thread() : 0;
+
+	if (!thread || !thread->receiving_sk || got <= 0)
+		return;
+	thread->unix_moved += got;
+	unix_received(process, thread, (struct sock *)thread->receiving_sk, got);
+}
+
+/* int unix_stream_read_actor(struct sk_buff *skb, int skip, int chunk, struct unix_stream_read_state *state): copies
+ * one piece. It never waits for the peer, so its kretprobe is there when it is needed. */
+SEC("kretprobe/unix_stream_read_actor")
+int unix_piece_copied(struct pt_regs *ctx)
+{
+	unix_took_piece((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+SEC("kretprobe/unix_stream_splice_actor")
+int unix_piece_spliced(struct pt_regs *ctx)
+{
+	unix_took_piece((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+/* The end of the stream and errors; and the bytes, where the compiler has left nothing of the two above to hook. */
+static __always_inline void unix_receive_returns(__s64 got)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? known_thread() : 0;
 	struct sock *sk;
 
 	if (!thread)
-		return 0;
+		return;
 	sk = (struct sock *)thread->receiving_sk;
 	thread->receiving_sk = 0;
-	if (sk)
-		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags,
-				 (__s32)ARCH_RESULT(ctx));
+	if (sk && !thread->unix_moved)
+		unix_received(process, thread, sk, got);
+}
+
+SEC("kretprobe/unix_stream_recvmsg")
+int unix_receive_ends(struct pt_regs *ctx)
+{
+	unix_receive_returns((__s32)ARCH_RESULT(ctx));
+	return 0;
+}
+
+SEC("kretprobe/unix_stream_splice_read")
+int unix_splice_ends(struct pt_regs *ctx)
+{
+	unix_receive_returns((__s64)ARCH_RESULT(ctx));
 	return 0;
 }
 
@@ -215,7 +308,7 @@ int unix_closes(struct pt_regs *ctx)
 	struct sock *sk = sock_of(ARCH_PARAM0(ctx));
 
 	if (sk)
-		released(sk);
+		any_close(sk);
 	return 0;
 }
 
