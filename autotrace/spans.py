@@ -118,7 +118,8 @@ class SpanMaker:
             attributes[SERVER_ADDRESS] = connection.remote_address
             if connection.family != _AF_UNIX:
                 attributes[SERVER_PORT] = connection.remote_port
-        attributes[THREAD_ID] = exchange.at.tid
+        if exchange.at.tid:
+            attributes[THREAD_ID] = exchange.at.tid
         # `value` of an enumeration's member is a call, `_value_` is not.
         attributes[LINK_METHOD] = link.method._value_
         attributes[LINK_CONFIDENCE] = link.confidence._value_

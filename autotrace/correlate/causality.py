@@ -52,6 +52,8 @@ class OpenRequests:
             self._by_thread[tid] = {exchange}
         else:
             on_thread.add(exchange)
+        if not tid and not self._moved:
+            self._moved = "a request was read by a thread of io_uring"
         if trace_key is not None:
             self._trace_keys[exchange] = trace_key
             self._by_trace_key.setdefault(trace_key, []).append(exchange)
@@ -111,6 +113,8 @@ class OpenRequests:
             why = "no rung for this runtime"
         elif self._moved:
             why = self._moved
+        elif not call.at.tid:
+            why = "sent by a thread of io_uring"
         else:
             on_thread = self._by_thread.get(call.at.tid, set())
             if len(on_thread) == 1:

@@ -88,7 +88,7 @@ struct at_context {
 	__u64 task;
 	__u64 cause;
 	__u32 pid;
-	__u32 tid;
+	__u32 tid; /* 0: one of io_uring's, which works for any thread of its process */
 	__u32 run;
 	__u32 pad;
 };

@@ -22,7 +22,8 @@ static __always_inline struct thread *known_thread(void)
 /* A function of its own for the sake of its stack: 512 bytes are all that a chain of calls has. */
 __noinline int add_thread(__u32 tid)
 {
-	struct thread fresh = {};
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct thread fresh = {.of_kernel = BPF_CORE_READ(task, flags) & PF_IO_WORKER};
 
 	if (!bpf_map_update_elem(&threads, &tid, &fresh, BPF_ANY))
 		return 1;
@@ -99,7 +100,7 @@ static __always_inline void fill_context(struct at_context *at, const struct at_
 	at->task = current_task_id(process);
 	at->cause = cause;
 	at->pid = pid_tgid >> 32;
-	at->tid = pid_tgid;
+	at->tid = thread && thread->of_kernel ? 0 : pid_tgid;
 	at->run = thread ? thread->run : 0;
 	at->pad = 0;
 }

@@ -33,6 +33,7 @@ typedef __u8 bool;
 #define SOL_SOCKET 1
 #define SO_ERROR 4
 #define EAGAIN 11
+#define PF_IO_WORKER 0x10
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
@@ -132,6 +133,7 @@ struct thread_struct {
 
 struct task_struct {
 	void *stack;
+	unsigned int flags;
 	int pid;
 	int tgid;
 	struct files_struct *files;

@@ -62,7 +62,7 @@ def test_the_next_flavour_is_used_and_works(tmp_path: Path, half_attachable: str
     next_flavour = next(name for name in FLAVOURS[1:] if not _why_not(name))
     command = [sys.executable, str(SERVICES / "backend.py"), str(port), str(log)]
     with Traced(tmp_path / "agent", command) as agent:
-        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")
+        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded", 300)
         wait_for(lambda: listening(port), "the backend")
         drive(port, [f"/id/{i}" for i in range(40)], 4)
         wait_for(lambda: agent.status()["ledger"]["exchanges"]["emitted"] == 40, "the spans")
@@ -74,7 +74,7 @@ def test_the_next_flavour_is_used_and_works(tmp_path: Path, half_attachable: str
     assert len(result.spans) == 40
     # The same as without the failure before.
     with Traced(tmp_path / "other", ["sleep", "60"], ("--hooks", next_flavour)) as other:
-        wait_for(lambda: _bpf_descriptors(other.process.pid) == found, f"just these: {found}", 20)
+        wait_for(lambda: _bpf_descriptors(other.process.pid) == found, f"just these: {found}", 300)
 
 
 def test_a_flavour_that_was_asked_for_is_the_only_one_tried(tmp_path: Path, half_attachable: str) -> None:

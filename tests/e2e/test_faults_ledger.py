@@ -50,7 +50,7 @@ def test_mixed_traffic(tmp_path: Path) -> None:
     backend = f"{sys.executable} {SERVICES}/backend.py {back} {log}"
     with Traced(tmp_path / "agent", shell(backend, f"nginx -c {middle}", f"nginx -c {outer}")) as agent:
         wait_for(lambda: listening(front) and listening(back) and socket.exists(), "the services")
-        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")
+        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded", 300)
         kinds = ("own", "size/0", "size/70000", "chunked/3000", "status/404", "status/503", "status/204")
         paths = [f"/{kind}/{i}" for i in range(20) for kind in kinds]
         drive(front, paths, 4)
@@ -78,7 +78,7 @@ def test_overload(tmp_path: Path) -> None:
         [sys.executable, str(SERVICES / "backend.py"), str(port), str(log)],
         ("--ring-size", "64KiB"),
     ) as agent:
-        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")
+        wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded", 300)
         wait_for(lambda: listening(port), "the backend")
         _drive_gently(port, paths["before"])
         time.sleep(0.5)

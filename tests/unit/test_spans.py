@@ -256,6 +256,12 @@ def test_an_exchange_without_a_link_is_refused() -> None:
         maker().make(unlinked)
 
 
+def test_a_thread_of_io_uring_is_not_named() -> None:
+    by_io_uring = exchange()
+    by_io_uring.at = Context(100, 10, 0, 0, 1, 0)
+    assert "thread.id" not in make(by_io_uring).attributes
+
+
 def test_the_number_of_candidates_is_told_where_there_were_any() -> None:
     lonely = exchange()
     assert lonely.link is not None

@@ -298,6 +298,24 @@ def test_a_process_that_answers_on_another_thread_loses_the_thread_rung(host: Ho
     assert "thread 1 was answered on thread 2" in link(call).evidence
 
 
+def test_what_a_thread_of_io_uring_sends_is_no_thread_s_own(host: Host) -> None:
+    host.incoming(tid=1)
+    call = host.outgoing(tid=0)
+    assert_root(call, 1)
+    assert link(call).evidence == "sent by a thread of io_uring"
+
+
+def test_a_process_whose_requests_io_uring_reads_loses_the_thread_rung(host: Host) -> None:
+    host.incoming(tid=0)
+    other = host.incoming(tid=1)
+    for tid in (0, 1):
+        call = host.outgoing(tid=tid)
+        assert_root(call, 2)
+        assert "read by a thread of io_uring" in link(call).evidence
+    host.end(other)
+    assert_root(host.outgoing(tid=0), 1)
+
+
 def test_a_request_that_timed_out_is_open_until_its_connection_moves_on(host: Host) -> None:
     slow = host.incoming()
     host.end(slow, error="timeout")
