@@ -45,10 +45,10 @@ def main() -> int:
                 print(f"==> {flavour}", flush=True)
                 if not _measure(figures, guest, flavour, options, otlp=number == 0):
                     return 1
+                figures.write(_RESULT)
     except (kernels.KernelUnavailableError, GuestError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    figures.write(_RESULT)
     print(f"\n{figures.table()}\n\n{time.monotonic() - began:.0f} s; written to {_RESULT}")
     return 0
 
