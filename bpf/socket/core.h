@@ -227,12 +227,13 @@ static __always_inline void looked_at(struct sock *sk)
 		set_looked_at(thread, conn->id);
 }
 
-/* A socket is released. Unix sockets have no state tracepoint, and TCP is done with some connections before. */
+/* A socket is released: for its program the connection is over. TCP may go on for as long as the other end likes
+ * (FIN_WAIT_2), or have done with it before. One that was never made ends with TCP's state, which says why. */
 static __always_inline void released(struct sock *sk)
 {
 	struct conn *conn = find_conn(sk);
 
-	if (conn && (conn->family == AF_UNIX || conn->ended))
+	if (conn && (conn->flags & AT_CONN_ESTABLISHED))
 		close_conn(sk, conn, conn->error);
 }
 

@@ -160,6 +160,24 @@ def test_a_response_that_never_comes(tmp_path: Path) -> None:
     assert all(s.end - s.start >= 1_000_000_000 for s in result.spans)
 
 
+def test_a_client_that_gives_up(tmp_path: Path) -> None:
+    """Its call is over when it closes the connection, whenever the server comes to notice that."""
+    front, faulty = free_ports(2)
+    path = "/deaf/patience/1"
+    with Traced(tmp_path / "agent", _front_and_faulty(tmp_path, front, faulty)) as agent:
+        wait_for(lambda: listening(front) and listening(faulty), "the services")
+        assert drive(front, [f"/to/{faulty}{path}"]) == [502]
+        wait_for(lambda: _count(agent.json, '"no_response"') >= 2, "both ends of the call", 8)
+        result = agent.finish()
+    result.check_ledger()
+    (truth,) = log_entries(tmp_path / "front.log")
+    assert truth["result"] == "TimeoutError"
+    (call,) = _calls(result, f"/to/{faulty}{path}")
+    (served,) = result.server("faulty")
+    assert served.parent_id == call.span_id
+    assert served.end - served.start >= 2_000_000_000
+
+
 def test_failures_at_once_stay_with_their_own_requests(tmp_path: Path) -> None:
     """Many failing calls, of all kinds, from many threads: each below the request that made it."""
     front, faulty, nobody = free_ports(3)

@@ -2,12 +2,14 @@
 
 /reset/...: a part of the response, then a reset. /truncated/...: a part of the response, then an orderly end.
 /silent/...: an orderly end without a response. /never/...: no response, until the client goes away.
+/deaf/...: no response, and it is not noticed for 2 s that the client goes away.
 """
 
 import socket
 import socketserver
 import struct
 import sys
+import time
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -25,6 +27,8 @@ class Handler(socketserver.StreamRequestHandler):
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         if how == "never":
             self.rfile.read()
+        if how == "deaf":
+            time.sleep(2)
 
     def finish(self):
         # Not the usual shutdown first: closing is what sends the reset.
