@@ -61,7 +61,7 @@ def _measure(figures: Figures, guest: Guest, flavour: str, options: argparse.Nam
         *("--runs", str(options.runs), "--bpf-runs", str(min(options.runs, _BPF_RUNS))),
         *("--otlp-runs", str(min(options.runs, _OTLP_RUNS) if otlp else 0), "--seconds", str(options.seconds)),
     ]  # fmt: skip
-    done = guest.run(f"cd {shlex.quote(str(ROOT))} && {shlex.join(command)}", _FLAVOUR_SECONDS, follow=True)
+    done = guest.run(f"cd {shlex.quote(str(ROOT))} && {shlex.join(command)}", _FLAVOUR_SECONDS, follow=print)
     if done.code:
         return False
     for name, unit, samples in json.loads((guest.share / _SAMPLES).read_text()):

@@ -14,9 +14,12 @@ import shlex
 import shutil
 import stat
 import subprocess
+import sys
+import sysconfig
+import tarfile
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -27,6 +30,25 @@ QEMU = "qemu-system-x86_64"
 BUSYBOX = "busybox"
 SHARE = "/run/guest"
 """Where the guest sees the share."""
+
+CHECKOUT = Path(__file__).parents[2]
+COPIES = "copies.tar"
+COPIED = (".py", ".pyc", ".bpf.o")
+NOT_COPIED = (
+    "pip",
+    "setuptools",
+    "mypy",
+    "mypyc",
+    "grimp",
+    "hypothesis",
+    "test",
+    "idlelib",
+    "lib2to3",
+    "unit",
+    "vm",
+)
+"""The files that are copied to the guest's memory, and the directories that are not. Over 9p, an agent that starts
+asks this machine 1,000 to 3,000 times; that costs more than the rest of its imports."""
 
 BOOT_SECONDS = 180
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -41,8 +63,11 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 for module in $(cat /modules/order); do insmod /modules/$module || fail "$module cannot be loaded"; done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 root /lower || fail "no root"
-mount -t tmpfs -o size=75% changes /changes && mkdir /changes/upper /changes/work
-mount -t overlay -o lowerdir=/lower,upperdir=/changes/upper,workdir=/changes/work overlay /new || fail "no overlay"
+mount -t 9p -o trans=virtio,version=9p2000.L,cache=none,msize=512000 share /share || fail "no share"
+mount -t tmpfs -o size=75% changes /changes && mkdir /changes/upper /changes/work /changes/copies
+dd if=/share/{COPIES} bs=512k | tar -x -C /changes/copies || fail "no copies"
+layers=lowerdir=/changes/copies:/lower,upperdir=/changes/upper,workdir=/changes/work
+mount -t overlay -o $layers overlay /new || fail "no overlay"
 mount -t proc proc /new/proc
 mount -t sysfs sysfs /new/sys
 mount -t devtmpfs devtmpfs /new/dev
@@ -54,7 +79,7 @@ mount -t bpf bpf /new/sys/fs/bpf
 mount -t tracefs tracefs /new/sys/kernel/tracing
 mount -t cgroup2 cgroup2 /new/sys/fs/cgroup
 mkdir {"/new" + SHARE}
-mount -t 9p -o trans=virtio,version=9p2000.L,cache=none,msize=512000 share {"/new" + SHARE} || fail "no share"
+mount -o move /share {"/new" + SHARE}
 ip link set lo up
 hostname guest
 umount /proc /sys
@@ -92,11 +117,14 @@ class Completed(NamedTuple):
 class Guest:
     """A running guest, from `with` to the end of its block. Raises GuestError if it does not boot.
 
-    `memory` is in MiB. With `icount` the guest counts instructions instead of time: one virtual CPU, each
-    instruction takes 2 virtual ns, and rates and latencies repeat whatever this machine does meanwhile.
+    `memory` is in MiB, `name` names the log. With `icount` the guest counts instructions instead of time: one
+    virtual CPU, each instruction takes 2 virtual ns, and rates and latencies repeat whatever this machine does
+    meanwhile.
     """
 
-    def __init__(self, kernel: Kernel, memory: int = 3072, cpus: int = 2, icount: bool = False) -> None:
+    def __init__(
+        self, kernel: Kernel, memory: int = 3072, cpus: int = 2, icount: bool = False, name: str = ""
+    ) -> None:
         self._kernel = kernel
         self._machine = ["-m", f"{memory}M"]
         if icount:
@@ -107,7 +135,7 @@ class Guest:
             self._machine += ["-smp", str(cpus), "-accel", "tcg,thread=multi"]
         self.share = Path()
         """The directory on this machine that the guest sees as SHARE, while the guest runs."""
-        self.log = BUILD / "logs" / f"{kernel.version}.log"
+        self.log = BUILD / "logs" / f"{name or kernel.version}.log"
         """The guest's console."""
         self._process: subprocess.Popen[bytes] | None = None
         self._commands = 0
@@ -119,6 +147,7 @@ class Guest:
         self.share = Path(tempfile.mkdtemp(prefix="share-", dir=BUILD))
         try:
             (self.share / "serve").write_text(f"export PATH={SYSTEM_PATH}\nSHARE={SHARE}\n{SERVE}")
+            _pack_copies(self.share / COPIES)
             initramfs = self.share / "initramfs"
             initramfs.write_bytes(_initramfs(self._kernel))
             # The guest must not outlive this process, however that ends.
@@ -129,6 +158,7 @@ class Guest:
             if self._answer(BOOT_SECONDS, "boot") != "ready":
                 raise self._error("said something unexpected while booting")
             initramfs.unlink()
+            (self.share / COPIES).unlink()
             self._boot_log = self.log.stat().st_size
         except BaseException:
             self._end()
@@ -145,9 +175,9 @@ class Guest:
         command: str,
         timeout: float = 600,
         env: Mapping[str, str] | None = None,
-        follow: bool = False,
+        follow: Callable[[str], object] | None = None,
     ) -> Completed:
-        """Run a bash command in the guest as root, in `/`; `follow` prints its output as it comes.
+        """Run a bash command in the guest as root, in `/`; `follow` gets each line of its output as it comes.
 
         Raises GuestError when it takes more than `timeout` seconds of this machine's time; the guest is of no
         more use then.
@@ -162,7 +192,7 @@ class Guest:
         assert process.stdin is not None
         process.stdin.write(f"{number}\n".encode())
         process.stdin.flush()
-        answer = self._answer(timeout, f"answer to {command!r}", output if follow else None)
+        answer = self._answer(timeout, f"answer to {command!r}", _Lines(output, follow) if follow else None)
         answered, _, code = answer.partition(" ")
         if answered != number:
             raise self._error(f"said {answer!r} when it should end {command!r}")
@@ -195,19 +225,18 @@ class Guest:
             raise GuestError("the guest is not running; enter it with a `with` statement")
         return self._process
 
-    def _answer(self, seconds: float, what: str, follow: Path | None = None) -> str:
-        """The guest's next line; meanwhile print what comes to `follow`, or that the guest is still booting."""
+    def _answer(self, seconds: float, what: str, lines: _Lines | None = None) -> str:
+        """The guest's next line; meanwhile hand on `lines`, or print that the guest is still booting."""
         process = self._running()
         assert process.stdout is not None
         port = process.stdout.fileno()
         start = time.monotonic()
         line = b""
-        shown = 0
         reminder = 20.0
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([port], [], [], 0.5)
-            if follow and follow.exists():
-                shown = _show(follow, shown)
+            if lines:
+                lines.hand_on()
             if ready:
                 got = os.read(port, 1)
                 if not got:
@@ -220,8 +249,8 @@ class Guest:
                     f"    the guest with {self._kernel.version} is booting since {passed:.0f} s", flush=True
                 )
                 reminder += 20
-        if follow:
-            _show(follow, shown)
+        if lines:
+            lines.hand_on()
         return line.decode().strip()
 
     def _error(self, what: str) -> GuestError:
@@ -240,14 +269,39 @@ class Guest:
         shutil.rmtree(self.share, ignore_errors=True)
 
 
-def _show(file: Path, start: int) -> int:
-    """Print what the file has from `start` on, and give its end."""
-    with file.open("rb") as opened:
-        opened.seek(start)
-        content = opened.read()
-    if content:
-        print(content.decode(errors="replace"), end="", flush=True)
-    return start + len(content)
+class _Lines:
+    """Gives each line that comes to a file to `take`, without its end."""
+
+    def __init__(self, file: Path, take: Callable[[str], object]) -> None:
+        self._file = file
+        self._take = take
+        self._start = 0
+
+    def hand_on(self) -> None:
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as opened:
+            opened.seek(self._start)
+            whole, newline, _ = opened.read().rpartition(b"\n")
+        self._start += len(whole) + len(newline)
+        for line in whole.splitlines():
+            self._take(line.decode(errors="replace"))
+
+
+# --- what the guest has in its memory -----------------------------------------------------------------------
+
+
+def _pack_copies(archive: Path) -> None:
+    """Pack what an agent and the tests may import into a tar archive."""
+    roots = [*(CHECKOUT / name for name in ("autotrace", "symbols", "tests")), Path(sys.prefix, "lib")]
+    roots.append(Path(sysconfig.get_path("stdlib")))
+    with tarfile.open(archive, "w") as packed:
+        for root in roots:
+            for directory, below, files in os.walk(root):
+                below[:] = [name for name in below if name not in NOT_COPIED]
+                for file in files:
+                    if file.endswith(COPIED):
+                        packed.add(Path(directory, file), recursive=False)
 
 
 # --- the first file system ----------------------------------------------------------------------------------
@@ -260,7 +314,7 @@ def _initramfs(kernel: Kernel) -> bytes:
     if not busybox:
         raise GuestError("busybox is not installed; install the package busybox-static")
     directory, program, data = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFREG | 0o644
-    names = ("bin", "proc", "sys", "dev", "modules", "lower", "changes", "new")
+    names = ("bin", "proc", "sys", "dev", "modules", "lower", "changes", "share", "new")
     entries = [(name, directory, b"") for name in names]
     entries.append(("init", program, FIRST_PROGRAM.encode()))
     entries.append(("bin/busybox", program, Path(busybox).read_bytes()))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -29,8 +32,15 @@ UNSUPPORTED = "unsupported"
 UNAVAILABLE = "unavailable"
 """The kernel cannot be had on this machine."""
 
+CORE = "pytest.mark.core"
+ENDED = re.compile(r"\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b")
+"""What pytest -v writes when a test has ended."""
+
 EVERY_TEST = "*"
 """Stands for all tests in a result that concerns a whole kernel or flavour."""
+
+GUESTS_AT_ONCE = 2
+"""A guest is busy with one thing most of the time; two make use of a small machine."""
 
 START_SECONDS = 180
 FLAVOUR_SECONDS = 3600
@@ -49,45 +59,65 @@ class Result(NamedTuple):
 
 def selection(tests: str) -> list[str]:
     """What to tell pytest for `core`, for `all`, or for words of pytest's own."""
-    named = {"core": [END_TO_END, "-m", "core"], "all": [END_TO_END]}
-    return named.get(tests) or shlex.split(tests)
+    if tests == "core":
+        # By file: to look for them in the others takes a guest half a minute.
+        files = sorted((ROOT / END_TO_END).glob("test_*.py"))
+        return [*(f"{END_TO_END}/{f.name}" for f in files if CORE in f.read_text()), "-m", "core"]
+    return [END_TO_END] if tests == "all" else shlex.split(tests)
 
 
-def run(versions: Iterable[str], flavours: tuple[str, ...], chosen: list[str]) -> list[Result]:
+def run(versions: Iterable[str], flavours: Iterable[str], chosen: list[str]) -> list[Result]:
     """Run the tests that are `chosen`, in pytest's words, under each flavour on each kernel."""
-    results: list[Result] = []
-    for version in versions:
-        try:
-            kernel = kernels.get(version)
-        except kernels.KernelUnavailableError as error:
-            print(f"==> {version}: {error}", flush=True)
-            results += [Result(version, each, EVERY_TEST, UNAVAILABLE, str(error)) for each in flavours]
-            continue
-        for flavour in flavours:
-            results += run_flavour(kernel, flavour, chosen)
-    return results
+    found = {version: _kernel(version) for version in versions}
+
+    def column(version_and_flavour: tuple[str, str]) -> list[Result]:
+        version, flavour = version_and_flavour
+        kernel = found[version]
+        if isinstance(kernel, str):
+            return [Result(version, flavour, EVERY_TEST, UNAVAILABLE, kernel)]
+        return _run_flavour(kernel, flavour, chosen)
+
+    with ThreadPoolExecutor(GUESTS_AT_ONCE) as pool:
+        return [result for each in pool.map(column, product(found, flavours)) for result in each]
 
 
-def run_flavour(kernel: kernels.Kernel, flavour: str, chosen: list[str]) -> list[Result]:
-    """Boot a guest and run the tests in it under one flavour; show what they say, and the console on failure."""
-    print(f"==> {kernel.version} {flavour}: booting {kernel.release}", flush=True)
+def _kernel(version: str) -> kernels.Kernel | str:
+    """The kernel, or why there is none."""
+    try:
+        return kernels.get(version)
+    except kernels.KernelUnavailableError as error:
+        _say(version, str(error))
+        return str(error)
+
+
+def _run_flavour(kernel: kernels.Kernel, flavour: str, chosen: list[str]) -> list[Result]:
+    """Boot a guest and run the tests in it under one flavour; show all they said, and the console, on failure."""
+    name = f"{kernel.version} {flavour}"
+    _say(name, f"booting {kernel.release}")
     start = time.monotonic()
     try:
-        with Guest(kernel) as guest:
-            print(f"    booted in {time.monotonic() - start:.0f} s", flush=True)
-            results = _in_guest(guest, kernel.version, flavour, chosen)
+        with Guest(kernel, name=name.replace(" ", "-")) as guest:
+            _say(name, f"booted in {time.monotonic() - start:.0f} s")
+            results, output = _in_guest(guest, name, flavour, chosen)
             console = guest.console()
     except GuestError as error:
-        print(error, flush=True)
+        _say(name, str(error))
         return [Result(kernel.version, flavour, EVERY_TEST, FAILED, str(error).splitlines()[0])]
     if any(result.outcome == FAILED for result in results):
-        print(f"    the guest's kernel said ({guest.log}):\n{console}", flush=True)
-    print(f"    {_counts(results)} in {time.monotonic() - start:.0f} s", flush=True)
+        _say(name, f"not all passed:\n{output}\n==> the guest's kernel said ({guest.log}):\n{console}")
+    _say(name, f"{_counts(results)} in {time.monotonic() - start:.0f} s")
     return results
 
 
-def _in_guest(guest: Guest, version: str, flavour: str, chosen: list[str]) -> list[Result]:
-    environment = {"AUTOTRACE_HOOKS": flavour}
+def _say(name: str, text: str) -> None:
+    # In one piece: another guest may have something to say too.
+    print(f"==> {name}: {text}\n", end="", flush=True)
+
+
+def _in_guest(guest: Guest, name: str, flavour: str, chosen: list[str]) -> tuple[list[Result], str]:
+    """The results, and what was said in the guest."""
+    version = name.split()[0]
+    environment = {"AUTOTRACE_HOOKS": flavour, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     python = f"cd {shlex.quote(str(ROOT))} && {shlex.quote(sys.executable)}"
     tried = guest.run(
         f"{python} -m autotrace.cli run --console off --metrics-port 0 --runtime-dir /run/autotrace -- true",
@@ -95,22 +125,27 @@ def _in_guest(guest: Guest, version: str, flavour: str, chosen: list[str]) -> li
         environment,
     )
     if tried.code:
-        print(tried.output, flush=True)
         said = [line for line in tried.output.splitlines() if line.startswith("Error: ")]
         reason = said[0].removeprefix("Error: ") if said else f"the agent ended with code {tried.code}"
         outcome = UNSUPPORTED if said else FAILED
-        return [Result(version, flavour, EVERY_TEST, outcome, reason)]
+        return [Result(version, flavour, EVERY_TEST, outcome, reason)], tried.output
     arguments = [
-        *("-v", "--tb=short", "--no-header", "--color=no", "-p", "no:cacheprovider"),
-        *(f"--timeout={TEST_SECONDS}", f"--junit-xml={SHARE}/junit.xml", *chosen),
+        *("-v", "--tb=short", "--no-header", "--color=no", "--durations=0", "-p", "no:cacheprovider"),
+        *("-p", "pytest_timeout", f"--timeout={TEST_SECONDS}", f"--junit-xml={SHARE}/junit.xml", *chosen),
     ]
-    ran = guest.run(f"{python} -m pytest {shlex.join(arguments)}", FLAVOUR_SECONDS, environment, follow=True)
+
+    def follow(line: str) -> None:
+        if ended := ENDED.match(line):
+            _say(name, ended[0])
+
+    ran = guest.run(f"{python} -m pytest {shlex.join(arguments)}", FLAVOUR_SECONDS, environment, follow)
     report = guest.share / "junit.xml"
     if not report.exists():
         reason = f"pytest ended with code {ran.code} and no report"
-        return [Result(version, flavour, EVERY_TEST, FAILED, reason)]
+        return [Result(version, flavour, EVERY_TEST, FAILED, reason)], ran.output
     results = [Result(version, flavour, *case) for case in _cases(report)]
-    return results or [Result(version, flavour, EVERY_TEST, FAILED, "no test was selected")]
+    none = [Result(version, flavour, EVERY_TEST, FAILED, "no test was selected")]
+    return results or none, ran.output
 
 
 def _cases(report: Path) -> Iterator[tuple[str, str, str]]:
@@ -149,6 +184,8 @@ def show(results: list[Result]) -> None:
             cells.append(_counts([r for r in of_column if r.test == EVERY_TEST or _file(r) == file]))
         table.add_row(Path(file).name, *cells)
     console = Console(soft_wrap=True)
+    # A cut name says nothing: rather let a narrow terminal wrap.
+    console.width = max(console.width, 30 + 15 * len(columns))
     console.print(table)
     for result in results:
         if result.outcome != PASSED:

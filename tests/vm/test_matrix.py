@@ -26,12 +26,12 @@ def kernel() -> kernels.Kernel:
         pytest.skip(str(error))
 
 
-@pytest.mark.timeout(900)
-def test_the_flavours_agree_in_a_guest(kernel: kernels.Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    """The one test that runs under all three flavours; `make vmtest` runs the rest of the core set."""
+@pytest.mark.timeout(1800)
+def test_the_core_set_under_every_flavour(kernel: kernels.Kernel, capsys: pytest.CaptureFixture[str]) -> None:
+    """`make vmtest` runs it on the other kernels too. This one has all hooks: each flavour must work."""
     with capsys.disabled():  # it takes minutes: the progress is for whoever waits
         print()
-        results = matrix.run_flavour(kernel, "fentry", ["tests/e2e/test_flavours.py"])
-    assert {result.outcome for result in results} == {matrix.PASSED}, "\n".join(
-        f"{result.test}: {result.outcome}: {result.reason}" for result in results
-    )
+        results = matrix.run([kernel.version], matrix.FLAVOURS, matrix.selection("core"))
+        matrix.show(results)
+    wrong = [result for result in results if result.outcome not in (matrix.PASSED, matrix.SKIPPED)]
+    assert not wrong, "\n".join(f"{r.flavour} {r.test}: {r.outcome}: {r.reason}" for r in wrong)
