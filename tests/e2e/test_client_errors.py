@@ -92,7 +92,6 @@ def test_a_server_that_does_not_answer_rightly(
     assert served.attributes["error.type"] == server_error
 
 
-@pytest.mark.core
 def test_a_connection_that_is_refused(tmp_path: Path) -> None:
     front, faulty, nobody = free_ports(3)
     with Traced(tmp_path / "agent", _front_and_faulty(tmp_path, front, faulty)) as agent:
@@ -160,6 +159,7 @@ def test_a_response_that_never_comes(tmp_path: Path) -> None:
     assert all(s.end - s.start >= 1_000_000_000 for s in result.spans)
 
 
+@pytest.mark.core
 def test_a_client_that_gives_up(tmp_path: Path) -> None:
     """Its call is over when it closes the connection, whenever the server comes to notice that."""
     front, faulty = free_ports(2)
@@ -178,6 +178,7 @@ def test_a_client_that_gives_up(tmp_path: Path) -> None:
     assert served.end - served.start >= 2_000_000_000
 
 
+@pytest.mark.core
 def test_failures_at_once_stay_with_their_own_requests(tmp_path: Path) -> None:
     """Many failing calls, of all kinds, from many threads: each below the request that made it."""
     front, faulty, nobody = free_ports(3)

@@ -19,7 +19,7 @@ from harness import SERVICES, Traced, drive, free_ports, listening, log_entries,
 @pytest.mark.parametrize(
     ("family", "address"),
     [
-        pytest.param("inet", "", marks=pytest.mark.core),
+        ("inet", ""),
         ("inet6", ""),
         ("mapped", ""),
         pytest.param("unix", "socket", marks=pytest.mark.core),

@@ -29,7 +29,19 @@ STEPS = [
 ]
 
 
-def works(flavour: str) -> str:
+@pytest.fixture(scope="module")
+def able() -> list[str]:
+    """The flavours that can be had here, if there are some to compare."""
+    if os.environ.get("AUTOTRACE_HOOKS", FLAVOURS[0]) != FLAVOURS[0]:
+        pytest.skip(f"compared once, in the run with {FLAVOURS[0]}")
+    reasons = {flavour: _works(flavour) for flavour in FLAVOURS}
+    found = [flavour for flavour, reason in reasons.items() if not reason]
+    if len(found) < 2:
+        pytest.skip(f"one flavour has no other to be compared with: {reasons}")
+    return found
+
+
+def _works(flavour: str) -> str:
     """Why a flavour cannot be had here; "" if it can."""
     try:
         attach(flavour, spec).close()
@@ -93,13 +105,9 @@ def _relative(story: list[Any]) -> list[Any]:
 
 @pytest.mark.core
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
-def test_the_same_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unix: bool) -> None:
-    reasons = {flavour: works(flavour) for flavour in FLAVOURS}
-    able = [flavour for flavour, reason in reasons.items() if not reason]
-    if len(able) < 2:
-        pytest.skip(f"one flavour has no other to be compared with: {reasons}")
-    if os.environ.get("AUTOTRACE_HOOKS", able[0]) != able[0]:
-        pytest.skip(f"compared once, in the run with {able[0]}")
+def test_the_same_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, able: list[str], unix: bool
+) -> None:
     stories = {}
     for flavour in able:
         directory = tmp_path / flavour

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from harness import SERVICES, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
 
-REQUESTS = {1: 150, 8: 800, 32: 1600}
+REQUESTS = {1: 150, 4: 200, 8: 800, 32: 1600}
 
 
 def _drive(port: int, concurrency: int, requests: int, keep_alive: bool) -> None:
@@ -32,7 +32,7 @@ def _drive(port: int, concurrency: int, requests: int, keep_alive: bool) -> None
 
 
 @pytest.mark.parametrize("upstream", ["new", "kept"])
-@pytest.mark.parametrize("concurrency", [1, pytest.param(8, marks=pytest.mark.core), 32])
+@pytest.mark.parametrize("concurrency", [1, pytest.param(4, marks=pytest.mark.core), 8, 32])
 def test_no_false_parent(tmp_path: Path, concurrency: int, upstream: str) -> None:
     front, back = free_ports(2)
     keep = "keepalive 64; keepalive_requests 100000;" if upstream == "kept" else ""

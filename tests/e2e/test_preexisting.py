@@ -59,6 +59,7 @@ def _only(result: Result, *paths: str) -> None:
         assert span.link == "none"
 
 
+@pytest.mark.core
 def test_a_kept_connection_in_use(tmp_path: Path, server: tuple[int, int]) -> None:
     port, pid = server
     connection = _connect(port)

@@ -21,7 +21,7 @@ def _server(how: str, where: object, log: Path) -> str:
 
 def test_children_are_watched_from_their_first_instruction(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    program = build(tmp_path, "spawn")
+    program = build("spawn")
     rounds = 5
     backend = [sys.executable, str(SERVICES / "backend.py"), str(port), str(tmp_path / "log")]
     with running(backend, port):

@@ -18,8 +18,8 @@ LOCK = threading.Lock()
 
 
 def call(port, path, headers):
-    """One call. The paths /patience/... and /retries/... say how long it waits for a connection, those with /patience/ in them also how
-    long for a response."""
+    """One call. /patience/ in the path says how long it waits for a connection and for a response, /retries/ how
+    often it tries to connect."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=0.4 if "/patience/" in path else 20)
     if "/retries/" in path:
         connection._create_connection = connect_with_one_retry
