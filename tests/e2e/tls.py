@@ -13,6 +13,8 @@ from pathlib import Path
 from harness import Traced, wait_for
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
+LOADING_S = 180
+"""How long it may take until the kernel has verified the programs of a library and set their probes, in a guest."""
 
 
 class Tls:
@@ -45,8 +47,12 @@ def reads(agent: Traced, *names: str) -> None:
     """Wait until the agent reads TLS in the libraries of these names."""
     for name in names:
         found = f"/{name} ("
-        refused = ("not probed", "not seen")
-        wait_for(lambda: any(word in agent.said() for word in (found, *refused)), f"the probes of {name}")  # noqa: B023
+        outcomes = (found, "not probed", "not seen")
+        wait_for(
+            lambda outcomes=outcomes: any(word in agent.said() for word in outcomes),
+            f"the probes of {name}",
+            LOADING_S,
+        )
         assert found in agent.said(), agent.said()
 
 
