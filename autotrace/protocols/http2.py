@@ -192,7 +192,8 @@ class Http2Parser(FrameParser):
         expected = side.number + 1
         side.number = record.number
         if origin is FramesOrigin.FOLLOWS and record.number == expected:
-            return record.data
+            # With nothing held, the rest of a frame belongs to one whose beginning was lost.
+            return record.data if side.reader.held else record.data[record.lead :]
         if origin is FramesOrigin.START and record.number == 1:
             side.joined = False
             side.decoder = HeaderDecoder(True)

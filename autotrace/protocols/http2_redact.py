@@ -68,6 +68,7 @@ class Http2Redactor:
             side.decoder = HeaderDecoder(True)
         elif not follows:
             side.lose()
+        if not side.reader.held:
             data = data[record.lead :]
         out = b""
         try:

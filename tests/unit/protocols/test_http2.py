@@ -304,6 +304,16 @@ def test_a_lost_record_in_the_middle_of_a_frame(talk: Talk) -> None:
     assert [request.target for request in talk.of(StreamRequest)] == ["/new"]
 
 
+def test_a_lost_record_before_the_rest_of_a_long_frame(talk: Talk) -> None:
+    head = talk.head(TX, 1, GET, True)
+    talk.move(TX, head[:12], lose=True)
+    for part in (head[12:14], head[14:16], head[16:]):
+        talk.move(TX, part)
+    talk.move(TX, talk.head(TX, 3, [(":method", "PUT"), *GET[1:2], (":path", "/new")], True))
+    assert talk.errors() == ["gap"]
+    assert [request.target for request in talk.of(StreamRequest)] == ["/new"]
+
+
 # --- malformed -----------------------------------------------------------------------------------------------
 
 
