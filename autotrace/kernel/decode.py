@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 from collections.abc import Callable
@@ -33,13 +32,7 @@ _AF_INET6 = 10
 _DIRECTIONS = (Direction.RX, Direction.TX)
 _RX, _TX = _DIRECTIONS
 _ORIGINS = tuple(FramesOrigin)
-# All of a chunk's fields but those that are padding or said elsewhere in it: each one read costs.
-_unpack_chunk = struct.Struct(
-    "".join(
-        f"{struct.calcsize(code)}x" if number in (2, 4, 5, 12, 17) else code
-        for number, code in enumerate(re.findall(r"\d*[A-Za-z]|<", abi.CHUNK_EVENT.format), start=-1)
-    )
-).unpack_from
+_unpack_chunk = abi.CHUNK_EVENT.unpack_from
 _CHUNK_SIZE = abi.CHUNK_EVENT.size
 _CHUNK_TYPE = int(abi.EventType.CHUNK)
 _FRAMES_SIZE = abi.FRAMES_EVENT.size
@@ -55,9 +48,9 @@ def decode(record: bytes) -> Event:
     if len(record) >= _CHUNK_SIZE:
         # Nine of ten records are chunks: they are read here, by one call.
         (
-            kind, size, conn,
-            at_ts, task, cause, pid, tid, run,
-            other_end, other_last_ts, other_tail, tail_len,
+            kind, size, _ts, conn, _pid, _tid,
+            at_ts, task, cause, pid, tid, run, _pad,
+            other_end, other_last_ts, other_tail, tail_len, _other_pad,
             position, turn, direction, data_len, body_len,
         ) = _unpack_chunk(record)  # fmt: skip
         if kind == _CHUNK_TYPE:
