@@ -21,7 +21,7 @@ SERVICES = ("back", "front", "asker")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the program under a name for each part that it plays."""
     directory = tmp_path_factory.mktemp("uring")
-    program = build(directory, "uring")
+    program = build("uring")
     for name in SERVICES:
         shutil.copy(program, directory / name)
     return directory

@@ -59,8 +59,8 @@ def _only(result: Result, *paths: str) -> None:
         assert span.link == "none"
 
 
-@pytest.mark.core
 def test_a_kept_connection_in_use(tmp_path: Path, server: tuple[int, int]) -> None:
+    """Not in the core set: fentry does not see the end of the receive that the server is in when it attaches."""
     port, pid = server
     connection = _connect(port)
     _get(connection, "/before")
