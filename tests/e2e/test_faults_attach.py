@@ -31,7 +31,7 @@ int zz_cannot_attach(struct bpf_raw_tracepoint_args *ctx)
 
 def flavour_in_use() -> str:
     """The flavour that this run of the tests is about, or else the best."""
-    source = attach(os.environ.get("AUTOTRACE_HOOKS", "auto"), spec, lambda _record: None)
+    source = attach(os.environ.get("AUTOTRACE_HOOKS", "auto"), spec)
     source.close()
     return source.flavour
 
@@ -126,7 +126,7 @@ def test_a_kernel_with_no_flavour_at_all(tmp_path: Path, monkeypatch: pytest.Mon
 
 def _why_not(flavour: str) -> str:
     try:
-        attach(flavour, spec, lambda _record: None).close()
+        attach(flavour, spec).close()
     except AutotraceError as error:
         return str(error)
     return ""

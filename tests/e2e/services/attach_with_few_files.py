@@ -26,7 +26,7 @@ def descriptors():
 
 
 def attached():
-    return attach(FLAVOUR, spec, lambda _record: None)
+    return attach(FLAVOUR, spec)
 
 
 before = descriptors()
