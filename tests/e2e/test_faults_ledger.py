@@ -64,7 +64,6 @@ def test_mixed_traffic(tmp_path: Path) -> None:
     assert not result.dropped, result.said
 
 
-@pytest.mark.core
 def test_overload(tmp_path: Path) -> None:
     """The agent stands still until its ring is full several times over."""
     (port,) = free_ports(1)

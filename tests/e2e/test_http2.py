@@ -70,7 +70,6 @@ def test_curl_by_prior_knowledge(tmp_path: Path) -> None:
     assert sizes == {"/size-100": 100, "/size-40000": 40_000}
 
 
-@pytest.mark.core
 def test_h2load_with_100_streams_at_once(tmp_path: Path) -> None:
     urls = "http://127.0.0.1:{port}/size-100 http://127.0.0.1:{port}/missing"
     result = run(tmp_path, f"h2load -n 2000 -c 2 -m 100 {urls} > {{dir}}/h2load")

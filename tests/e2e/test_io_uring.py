@@ -99,7 +99,6 @@ def seen(result: Result) -> bool:
     return False
 
 
-@pytest.mark.core
 def test_send_and_receive(tmp_path: Path, programs: Path) -> None:
     abilities(programs / "back")
     result, paths = serve(programs, tmp_path, connections=1)
