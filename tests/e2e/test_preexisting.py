@@ -60,7 +60,7 @@ def _only(result: Result, *paths: str) -> None:
 
 
 def test_a_kept_connection_in_use(tmp_path: Path, server: tuple[int, int]) -> None:
-    """Not in the core set: fentry does not see the end of the receive that the server is in when it attaches."""
+    """Not in the core set: fentry and kprobes miss the receive that the server is in when they attach."""
     port, pid = server
     connection = _connect(port)
     _get(connection, "/before")
