@@ -82,7 +82,7 @@ struct at_header {
 	__u32 tid;
 };
 
-/* Who did it, and what its thread had done just before; see Context in autotrace/model.py. */
+/* Who did it, and what its thread had done just before; see Context in autotrace/model/context.py. */
 struct at_context {
 	__u64 ts;
 	__u64 task;

@@ -1,0 +1,74 @@
+"""One end of a connection, and the names that both ends give its bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autotrace.model.context import Context, Direction
+
+
+@dataclass(slots=True)
+class Connection:
+    """One end of a connection, as one watched process holds it."""
+
+    id: int
+    pid: int
+    family: int
+    socket: int
+    peer_socket: int
+    netns: int
+    local_address: str
+    local_port: int
+    remote_address: str
+    remote_port: int
+    from_start: bool
+    opened_at: Context | None
+    tls: bool = False
+    requests: int = 0
+    """Requests seen so far on this connection."""
+    multiplexed: bool = False
+    """Its exchanges are streams (HTTP/2): each message says which one it belongs to."""
+    _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
+    """By direction: what stands before and behind the position in its wire keys. Made when first needed."""
+
+    def wire_key(self, direction: Direction, position: int) -> str | None:
+        """Name a byte of this connection so that both ends give the same name.
+
+        TCP: (sender, receiver, sequence number). Addresses of the loopback range mean different hosts in
+        different network namespaces, so the namespace is part of the key for them alone. Unix sockets: the two
+        kernel sockets and the byte count, sound only if the connection was seen from its start; None if not.
+        TLS: its plaintext bytes are counted, which is as sound only from the start.
+        """
+        if self.tls and not self.from_start:
+            return None
+        if self.family == 1:
+            if not self.from_start or not self.peer_socket:
+                return None
+        elif not self.tls:
+            position &= 0xFFFFFFFF
+        if not self._wire_names:
+            self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
+        before, behind = self._wire_names[direction]
+        return f"{before}{position}{behind}"
+
+    def stream_key(self, direction: Direction, stream: int) -> str | None:
+        """Name a stream (RFC 9113 section 5.1.1) so that both ends give the same name; `direction` is that of
+        its request. Unlike a byte count, it is sound on a Unix socket of any age."""
+        if self.family == 1 and not self.peer_socket:
+            return None
+        if not self._wire_names:
+            self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
+        before, behind = self._wire_names[direction]
+        return f"('stream', {before}{stream}{behind})"
+
+    def _name_wire(self, receives: bool) -> tuple[str, str]:
+        if self.family == 1:
+            ends: tuple[object, object] = self.socket, self.peer_socket
+            namespace = ""
+        else:
+            ends = (self.local_address, self.local_port), (self.remote_address, self.remote_port)
+            loopback = self.local_address.startswith("127.") or self.local_address == "::1"
+            namespace = f", {self.netns if loopback else 0}"
+        sender, receiver = reversed(ends) if receives else ends
+        kind = "unix" if self.family == 1 else "tls" if self.tls else "tcp"
+        return f"({kind!r}, {sender}, {receiver}, ", f"{namespace})"

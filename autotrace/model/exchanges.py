@@ -1,0 +1,114 @@
+"""Requests with what became of them, and their places in traces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from autotrace.model.connections import Connection
+from autotrace.model.context import Context, Direction, Role
+from autotrace.model.messages import Rpc
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request and what became of it, at one end of a connection.
+
+    `method` is empty for a connection that could not be made (`error` says why). `error` is "" or a low
+    cardinality reason: an errno name (`ECONNREFUSED`, `ETIMEDOUT`, `ECONNRESET`), `no_response` (closed
+    before any byte of a response), `incomplete_response` (closed inside one), `process_exited`, `timeout`,
+    `aborted` (the program gave up connecting), `protocol_error`, or the name of an HTTP/2 error code
+    (`CANCEL`). `status` 0 without an error: the response was missed. `stream` is the HTTP/2 stream, 0 without
+    streams. Times are 0 until they are known.
+    """
+
+    connection: Connection
+    role: Role
+    at: Context
+    position: int
+    method: str
+    target: str
+    version: str
+    request_headers: Mapping[str, str]
+    start_ns: int
+    request_end_ns: int = 0
+    response_start_ns: int = 0
+    end_ns: int = 0
+    response_at: Context | None = None
+    status: int = 0
+    request_body_size: int | None = None
+    response_body_size: int | None = None
+    first_on_connection: bool = False
+    error: str = ""
+    link: Link | None = None
+    peer_pid: int = 0
+    """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
+    stream: int = 0
+    partial: bool = False
+    """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
+    may be."""
+    rpc: Rpc | None = None
+
+    def wire_key(self, direction: Direction) -> str | None:
+        """Name the request so that both ends give the same name; `direction` is the request's."""
+        if self.stream:
+            return self.connection.stream_key(direction, self.stream)
+        return self.connection.wire_key(direction, self.position)
+
+
+class ExchangeStarted(NamedTuple):
+    """The head of a request was seen, or a connection for one could not be made."""
+
+    exchange: Exchange
+
+
+class ExchangeEnded(NamedTuple):
+    """The exchange is over: its response ended, or will not come (`Exchange.error` says why)."""
+
+    exchange: Exchange
+
+
+PairingEvent = ExchangeStarted | ExchangeEnded
+
+
+class LinkMethod(Enum):
+    """The rungs of the linking ladder; see docs/links.md."""
+
+    HEADER = "header"
+    WIRE = "wire"
+    THREAD = "thread"
+    DISPATCH = "dispatch"
+    NONE = "none"
+
+
+class Confidence(Enum):
+    """How far a link can be trusted. `EXACT`: the key names one exchange and no other. `CONDITIONAL`: right as
+    long as the program works the way its runtime's manifest says. `NONE`: no parent was claimed."""
+
+    EXACT = "exact"
+    CONDITIONAL = "conditional"
+    NONE = "none"
+
+
+@dataclass(slots=True)
+class Link:
+    """The place of an exchange in a trace, and the evidence for it.
+
+    `parent` is the parent exchange where it is one of ours. `candidates` is how many parents were possible and
+    rejected. `suppressed` marks a client exchange whose process reported its own span (it sent a traceparent
+    it made itself): it is counted in metrics, but gives no span.
+    """
+
+    method: LinkMethod
+    confidence: Confidence
+    evidence: str
+    trace_id: int
+    span_id: int
+    parent_span_id: int = 0
+    parent: Exchange | None = None
+    candidates: int = 0
+    suppressed: bool = False
+    sampled: bool = True
+    trace_state: str = ""
