@@ -14,7 +14,7 @@ from typing import Any
 
 from autotrace.config import Config
 from autotrace.discovery.libraries import LibraryFinder, Use
-from autotrace.discovery.processes import Describer, Overrides, from_dict, to_dict
+from autotrace.discovery.processes import Describer, from_dict, to_dict
 from autotrace.discovery.procfs import Procfs
 from autotrace.discovery.selection import Selection
 from autotrace.discovery.table import ProcessTable
@@ -71,7 +71,7 @@ class Agent:
             ports=frozenset(config.ports),
             everything=config.everything,
         )
-        self._describer = Describer(Manifests.load(), Overrides(service_names=dict(config.service_names)))
+        self._describer = Describer(Manifests.load(), dict(config.service_names))
         self._processes = ProcessTable(self._describe)
         self._source: Source | None = None
         self._libraries: LibraryProbes | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
@@ -25,16 +24,6 @@ _T = TypeVar("_T")
 _GONE = (FileNotFoundError, ProcessLookupError)
 _MAX_PROGRAMS = 4096
 """Programs whose Go build information is remembered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Overrides:
-    """What the user set. `service_name` is for every process, `service_names` maps a shell pattern for the
-    executable to a name, `attributes` are added to every resource."""
-
-    service_name: str = ""
-    service_names: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 class GoProgram(NamedTuple):
@@ -57,18 +46,19 @@ class Describer:
     """Reads processes from /proc.
 
     Keeps what it learned about programs by device, inode and time of change, so that a second process of the
-    same program costs no second look at its file.
+    same program costs no second look at its file. `service_names` maps a shell pattern for the executable to
+    the name that the user set.
     """
 
     def __init__(
         self,
         manifests: Manifests,
-        overrides: Overrides | None = None,
+        service_names: Mapping[str, str] | None = None,
         procfs: Procfs | None = None,
         host_name: str | None = None,
     ) -> None:
         self._manifests = manifests
-        self._overrides = overrides or Overrides()
+        self._service_names = service_names or {}
         self._procfs = procfs or Procfs()
         self._host = host_name or platform.node()
         self._goid_offsets = GoidOffsets()
@@ -128,7 +118,6 @@ class Describer:
             resource["process.runtime.version"] = go.build.go_version
         if container:
             resource["container.id"] = container
-        resource.update(self._overrides.attributes)
         resource.update(declared)
         resource["service.name"] = name
         resource["process.pid"] = pid
@@ -156,11 +145,9 @@ class Describer:
         cgroup: str,
     ) -> tuple[str, str]:
         """The first of the sources that gives a name, and which one it was."""
-        for pattern, name in self._overrides.service_names.items():
+        for pattern, name in self._service_names.items():
             if executable_matches(pattern, executable):
                 return name, f"autotrace's setting for executables {pattern}"
-        if self._overrides.service_name:
-            return self._overrides.service_name, "autotrace's setting"
         if environment.get("OTEL_SERVICE_NAME"):
             return environment["OTEL_SERVICE_NAME"], "OTEL_SERVICE_NAME of the process"
         if declared.get("service.name"):

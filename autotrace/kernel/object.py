@@ -353,13 +353,16 @@ class Object:
             os.close(fd)
 
     def control(self, command: abi.Command, sock: int, conn: int) -> None:
-        """Run the program `control` for one connection; one that is gone meanwhile is left alone."""
+        """Run the program `control` for one connection; one that is gone meanwhile is left alone. Raises
+        AutotraceError if the kernel does not run it."""
         program = self._program(_CONTROL)
         arguments = (ctypes.c_uint64 * 3)(command.value, sock, conn)
         options = TestRunOpts(sz=ctypes.sizeof(TestRunOpts))
         options.ctx_in = ctypes.cast(arguments, c_void_p)
         options.ctx_size_in = ctypes.sizeof(arguments)
-        self._bpf.bpf_prog_test_run_opts(self._bpf.bpf_program__fd(program), ctypes.byref(options))
+        result = self._bpf.bpf_prog_test_run_opts(self._bpf.bpf_program__fd(program), ctypes.byref(options))
+        if result:
+            raise AutotraceError(f"the kernel did not run a command: {errno_name(result)}")
 
 
 def _checked_constants(spec: Spec) -> dict[str, int]:

@@ -99,6 +99,7 @@ class Source:
         self.flavour = flavour
         self._what = what
         self._libraries: dict[str, Object] = {}
+        self._failed_commands = 0
         self._object = Object(what)
         try:
             self._ring = self._object.open_ring()
@@ -133,11 +134,11 @@ class Source:
 
     def stop_capture(self, connection: Connection) -> None:
         """Capture no more bytes of a connection."""
-        self._object.control(abi.Command.STOP, connection.socket, connection.id)
+        self._command(abi.Command.STOP, connection)
 
     def forget(self, connection: Connection) -> None:
         """Free what the kernel side holds for a connection whose process is gone."""
-        self._object.control(abi.Command.FORGET, connection.socket, connection.id)
+        self._command(abi.Command.FORGET, connection)
 
     def open_sockets(self) -> set[int]:
         """The kernel addresses of the sockets that the kernel side follows."""
@@ -156,8 +157,19 @@ class Source:
         self._object.sweep()
 
     def counters(self) -> dict[str, int]:
-        """The kernel side's counters (enum at_counter), and `missed_runs`: see Object.missed_runs."""
-        return {**self._object.counters(), "missed_runs": self._object.missed_runs()}
+        """The kernel side's counters (enum at_counter), `missed_runs` (see Object.missed_runs), and
+        `failed_commands`: how often the kernel did not do what `stop_capture` or `forget` asked."""
+        return {
+            **self._object.counters(),
+            "missed_runs": self._object.missed_runs(),
+            "failed_commands": self._failed_commands,
+        }
+
+    def _command(self, command: abi.Command, connection: Connection) -> None:
+        try:
+            self._object.control(command, connection.socket, connection.id)
+        except AutotraceError:
+            self._failed_commands += 1
 
     def drain(self) -> list[bytes]:
         """Watch nothing any more; what is still in the ring.

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import autotrace
-from autotrace.discovery.processes import Describer, Identity, Overrides, from_dict, to_dict
+from autotrace.discovery.processes import Describer, Identity, from_dict, to_dict
 from autotrace.model import Process
 from autotrace.probes import Manifests
 
@@ -114,8 +114,8 @@ def test_a_process_that_is_gone_or_a_zombie(start: Any) -> None:
     assert describer.describe(running.pid) is None
 
 
-def identify(proc: Any, overrides: Overrides | None = None) -> Identity:
-    identity = Describer(MANIFESTS, overrides, proc.procfs, "here").identify(7)
+def identify(proc: Any, service_names: dict[str, str] | None = None) -> Identity:
+    identity = Describer(MANIFESTS, service_names, proc.procfs, "here").identify(7)
     assert identity is not None
     return identity
 
@@ -125,28 +125,27 @@ DECLARED = {"OTEL_SERVICE_NAME": "by-name", "OTEL_RESOURCE_ATTRIBUTES": "service
 
 
 @pytest.mark.parametrize(
-    ("overrides", "environment", "cgroup", "name", "source"),
+    ("service_names", "environment", "cgroup", "name", "source"),
     [
-        (Overrides("all", {"prog*": "one"}), DECLARED, UNIT, "one", "executables prog*"),
-        (Overrides("all", {"x": "one"}), DECLARED, UNIT, "all", "setting"),
-        (Overrides(), DECLARED, UNIT, "by-name", "OTEL_SERVICE_NAME"),
+        ({"prog*": "one"}, DECLARED, UNIT, "one", "executables prog*"),
+        ({"x": "one"}, DECLARED, UNIT, "by-name", "OTEL_SERVICE_NAME"),
         (
-            Overrides(),
+            {},
             {**DECLARED, "OTEL_SERVICE_NAME": ""},
             UNIT,
             "by-attribute",
             "OTEL_RESOURCE_ATTRIBUTES",
         ),
-        (Overrides(), {"OTEL_RESOURCE_ATTRIBUTES": "service.name=x,broken"}, UNIT, "shop", "systemd"),
-        (Overrides(), {}, f"0::/system.slice/docker-{ID}.scope\n", "program", "executable"),
-        (Overrides(), {}, "0::/user.slice/user-0.slice/session-1.scope\n", "program", "executable"),
+        ({}, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=x,broken"}, UNIT, "shop", "systemd"),
+        ({}, {}, f"0::/system.slice/docker-{ID}.scope\n", "program", "executable"),
+        ({}, {}, "0::/user.slice/user-0.slice/session-1.scope\n", "program", "executable"),
     ],
 )
 def test_the_ladder_of_names(
-    proc: Any, overrides: Overrides, environment: dict[str, str], cgroup: str, name: str, source: str
+    proc: Any, service_names: dict[str, str], environment: dict[str, str], cgroup: str, name: str, source: str
 ) -> None:
     proc.add(7, environment=environment, cgroup=cgroup)
-    identity = identify(proc, overrides)
+    identity = identify(proc, service_names)
     assert identity.process.service == name
     assert source in identity.name_source
 
@@ -172,9 +171,9 @@ def test_an_embedded_interpreter_has_its_executables_name(proc: Any) -> None:
 def test_attributes_of_the_resource(proc: Any) -> None:
     declared = {"OTEL_RESOURCE_ATTRIBUTES": "host.name=given,process.pid=1,telemetry.sdk.name=other,team=b"}
     proc.add(7, environment=declared, cgroup=f"0::/system.slice/docker-{ID}.scope\n")
-    resource = identify(proc, Overrides(attributes={"team": "a", "zone": "z"})).process.resource
+    resource = identify(proc).process.resource
     assert resource["container.id"] == ID
-    assert (resource["host.name"], resource["team"], resource["zone"]) == ("given", "b", "z")
+    assert (resource["host.name"], resource["team"]) == ("given", "b")
     assert (resource["process.pid"], resource["telemetry.sdk.name"]) == (7, "autotrace")
     assert str(resource["process.creation.time"]).startswith("2023-11-14T22:13:")
 
