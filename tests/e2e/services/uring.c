@@ -39,6 +39,7 @@ struct connection {
 	enum state state;
 	int fd, upstream, number, asked;
 	size_t done, length; /* of the message in `bytes` */
+	long taken;	     /* by a zero-copy send that is not over */
 	char path[128];
 	struct iovec pieces[PIECES];
 	struct msghdr message;
@@ -438,13 +439,13 @@ int main(int count, char **given)
 		await_connection(new_connection(listen_at(text("address", ""))));
 	}
 	while (!asking || left) {
-		static long taken;
 		struct completion got = wait_for_one();
 
 		/* A zero-copy send is told twice: what was taken, then that its memory is free again. */
 		if (got.flags & IORING_CQE_F_MORE)
-			taken = got.result;
-		else if (!moved(got.connection, got.flags & IORING_CQE_F_NOTIF ? taken : got.result))
+			got.connection->taken = got.result;
+		else if (!moved(got.connection,
+				got.flags & IORING_CQE_F_NOTIF ? got.connection->taken : got.result))
 			left--;
 	}
 	return 0;
