@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "aa0472186f741a62"
+DIGEST = "bb222371634ea04f"
 
 
 class EventType(IntEnum):
@@ -18,6 +18,7 @@ class EventType(IntEnum):
     PROCESS_SEEN = 7
     PROCESS_TLS = 8
     FRAMES = 9
+    STREAM = 10
 
 
 class Direction(IntEnum):
@@ -46,7 +47,8 @@ class Counter(IntEnum):
     LOST_FRAMES = 17
     UNWALKED = 18
     HTTP2_FULL = 19
-    COUNTERS = 20
+    LOST_CLAIM = 20
+    COUNTERS = 21
 
 
 class ConnFlag(IntEnum):
@@ -65,6 +67,11 @@ class FramesOrigin(IntEnum):
 class Command(IntEnum):
     STOP = 0
     FORGET = 1
+
+
+class StreamFlag(IntEnum):
+    STREAM_GRPC = 1
+    STREAM_OWN_TASK = 2
 
 
 HEADER = Struct("<IIQQII")
@@ -91,6 +98,10 @@ FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, position, number, direction, origin, lead, data_len, pad."""
 
+STREAM_EVENT = Struct("<IIQQIIQQQIIII")
+"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, task, parent, stream, direction, flags,
+path_len."""
+
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,
 reach_tail_len, reach_pad, direction, pad."""
@@ -98,5 +109,5 @@ reach_tail_len, reach_pad, direction, pad."""
 PROCESS_EVENT = Struct("<IIQQIIII16s")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad, comm."""
 
-WATCHED = Struct("<II")
-"""Fields: goid_offset, speaks_tls."""
+WATCHED = Struct("<IIIII")
+"""Fields: speaks_tls, goid_offset, parent_goid_offset, stream_method_offset, stream_by_pointer."""

@@ -27,6 +27,7 @@ from autotrace.ledger import Ledger
 from autotrace.library_probes import LibraryProbes
 from autotrace.metrics import RedMetrics
 from autotrace.model import (
+    NOT_GO,
     Chunk,
     Connection,
     Event,
@@ -100,9 +101,13 @@ class Agent:
         )
         self._flavour = source.flavour
         self._log(f"attached by {source.flavour}")
-        if config.tls != "off":
-            finder = LibraryFinder(libraries.load(), Procfs(), config.tls)
-            self._libraries = LibraryProbes(finder, self._set_probes, self._log, self._ledger.note)
+        patterns = {libraries.Kind.TLS: config.tls, libraries.Kind.STREAMS: config.runtime_probes}
+        known = [library for library in libraries.load() if patterns[library.kind] != "off"]
+        if known:
+            finder = LibraryFinder(known, Procfs(), patterns)
+            self._libraries = LibraryProbes(
+                finder, self._processes.get, self._set_probes, self._log, self._ledger.note
+            )
         # After the probes: what they import and open takes as long as all that is before it.
         self._exporters = Exporters(config, self._ledger, self._metrics)
         self._pipeline = _pipeline(
@@ -228,8 +233,8 @@ class Agent:
             return None
         if self._recorder is not None:
             self._recorder.process(to_dict(process))
-        if process.goid_offset and self._source is not None:
-            self._source.watch(pid, process.goid_offset)
+        if process.go != NOT_GO and self._source is not None:
+            self._source.watch(pid, process.go)
         return process
 
     def _select(self) -> None:

@@ -262,6 +262,15 @@ class Config:
             "off for none.",
         ),
     )
+    runtime_probes: str = field(
+        default="*",
+        metadata=_about(
+            "runtime-probes",
+            _text("GLOB", "a glob for paths of programs, such as /opt/shop/*, or off"),
+            Group.CAPTURE,
+            "Ask the runtimes of these programs only which task works for which request, by probes; off for none.",
+        ),
+    )
     head_size: int = field(
         default=4 * KIB,
         metadata=_about(

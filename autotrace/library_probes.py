@@ -8,6 +8,7 @@ from typing import Protocol
 
 from autotrace.discovery.libraries import FileId, LibraryFinder, Use
 from autotrace.errors import AutotraceError
+from autotrace.probes.libraries import Kind
 
 _LOOK_AGAIN_NS = (50_000_000, 250_000_000, 1_000_000_000, 3_000_000_000)
 """How long after the start of a program it is looked at again: it maps its libraries after that."""
@@ -15,8 +16,16 @@ _LOOK_AGAIN_NS = (50_000_000, 250_000_000, 1_000_000_000, 3_000_000_000)
 _LINGER_NS = 60_000_000_000
 """How long probes stay after the last process that used them: the next one is covered from its first call."""
 
+_GAINED = {Kind.TLS: "reads TLS in", Kind.STREAMS: "asks the runtime of"}
+_LACKING = {Kind.TLS: "what {} encrypts is not seen", Kind.STREAMS: "the runtime of {} is not asked"}
+"""What probes do for a file, and what is missing without them."""
+
 _LOOKS_AT_ONCE = 16
 """Processes that are looked at in one go, so that a storm of them does not hold up the records."""
+
+
+_Id = tuple[FileId, str]
+"""A library, by its name, in a file."""
 
 
 class Probes(Protocol):
@@ -31,6 +40,7 @@ class _Attached:
 
     probes: Probes | None
     path: str
+    kind: Kind
     users: set[int] = field(default_factory=set)
     unused_since: int = 0
 
@@ -38,23 +48,26 @@ class _Attached:
 class LibraryProbes:
     """Sets the probes of each file once, however many processes map it, and takes them away when none does.
 
-    `set_probes` sets those of a Use and raises AutotraceError if it cannot. `log` is told, and `note` counts,
-    under the stage "tls". Times are monotonic nanoseconds.
+    `know` is called with the id of a process before what its runtime tells is read: the kernel side must know where
+    the runtime keeps it. `set_probes` sets those of a Use and raises AutotraceError if it cannot. `log` is told,
+    and `note` counts, under the stage "tls" or "streams". Times are monotonic nanoseconds.
     """
 
     def __init__(
         self,
         finder: LibraryFinder,
+        know: Callable[[int], object],
         set_probes: Callable[[Use], Probes],
         log: Callable[[str], object],
         note: Callable[[str, str], object],
     ) -> None:
         self._finder = finder
+        self._know = know
         self._set_probes = set_probes
         self._log = log
         self._note = note
-        self._attached: dict[FileId, _Attached] = {}
-        self._used: dict[int, set[FileId]] = {}
+        self._attached: dict[_Id, _Attached] = {}
+        self._used: dict[int, set[_Id]] = {}
         self._looks: dict[int, list[int]] = {}
         self._gone: set[int] = set()
 
@@ -66,8 +79,8 @@ class LibraryProbes:
     def forked(self, pid: int, parent: int, now: int) -> None:
         """`parent` made the process `pid`, which has the same files mapped."""
         self._leave(pid, now)
-        for file in self._used.get(parent, ()):
-            self._join(pid, file)
+        for id in self._used.get(parent, ()):
+            self._join(pid, id)
         if parent in self._looks:
             self._looks[pid] = list(self._looks[parent])
 
@@ -81,7 +94,7 @@ class LibraryProbes:
     def speaks_tls(self, pid: int) -> None:
         """`pid` uses TLS: whatever library does it is mapped now."""
         self._look(pid)
-        if not self._used.get(pid):
+        if not any(self._attached[id].kind is Kind.TLS for id in self._used.get(pid, ())):
             self._note("tls", "process_without_known_library")
 
     def work(self, now: int) -> None:
@@ -91,9 +104,9 @@ class LibraryProbes:
             times = self._looks.pop(pid)
             if self._look(pid) and (later := [time for time in times if time > now]):
                 self._looks[pid] = later
-        for file, attached in list(self._attached.items()):
+        for id, attached in list(self._attached.items()):
             if attached.unused_since and now - attached.unused_since > _LINGER_NS:
-                self._take_away(file)
+                self._take_away(id)
 
     def take_gone(self) -> set[int]:
         """Processes that had TLS sessions and are gone, since this was last asked."""
@@ -102,8 +115,8 @@ class LibraryProbes:
 
     def close(self) -> None:
         """Take all probes away."""
-        for file in list(self._attached):
-            self._take_away(file)
+        for id in list(self._attached):
+            self._take_away(id)
 
     def _look(self, pid: int) -> bool:
         """Set the probes in what `pid` has mapped now; False if it is gone."""
@@ -112,14 +125,18 @@ class LibraryProbes:
         except OSError:
             return False
         for use in uses:
-            if use.file not in self._attached and not self._attach(pid, use):
+            if use.library.kind is Kind.STREAMS:
+                self._know(pid)
+            id = (use.file, use.library.name)
+            if id not in self._attached and not self._attach(pid, id, use):
                 return False
-            self._join(pid, use.file)
+            self._join(pid, id)
         return True
 
-    def _attach(self, pid: int, use: Use) -> bool:
+    def _attach(self, pid: int, id: _Id, use: Use) -> bool:
         """Set the probes of a file; False if `pid`, by which it is reached, is gone."""
-        attached = self._attached[use.file] = _Attached(None, use.path)
+        kind, name = use.library.kind, use.library.display
+        attached = self._attached[id] = _Attached(None, use.path, kind)
         if not use.probes:
             self._log(f"{use.path} is not probed: it does not export {', '.join(use.missing)}")
             return True
@@ -127,12 +144,12 @@ class LibraryProbes:
             attached.probes = self._set_probes(use)
         except AutotraceError as error:
             if self._is_gone(pid):
-                del self._attached[use.file]
+                del self._attached[id]
                 return False
-            self._log(f"what {use.path} encrypts is not seen: {error}")
-            self._note("tls", "library_not_probed")
+            self._log(f"{_LACKING[kind].format(use.path)}: {error}")
+            self._note(kind.value, "library_not_probed")
             return True
-        self._log(f"reads TLS in {use.path} ({use.library.display})")
+        self._log(f"{_GAINED[kind]} {use.path} ({name})")
         return True
 
     def _is_gone(self, pid: int) -> bool:
@@ -142,24 +159,24 @@ class LibraryProbes:
             return True
         return False
 
-    def _join(self, pid: int, file: FileId) -> None:
-        attached = self._attached.get(file)
+    def _join(self, pid: int, id: _Id) -> None:
+        attached = self._attached.get(id)
         if attached is None:
             return
         attached.users.add(pid)
         attached.unused_since = 0
-        self._used.setdefault(pid, set()).add(file)
+        self._used.setdefault(pid, set()).add(id)
 
     def _leave(self, pid: int, now: int) -> None:
-        for file in self._used.pop(pid, ()):
-            attached = self._attached.get(file)
+        for id in self._used.pop(pid, ()):
+            attached = self._attached.get(id)
             if attached is None:
                 continue
             attached.users.discard(pid)
             if not attached.users:
                 attached.unused_since = now
 
-    def _take_away(self, file: FileId) -> None:
-        attached = self._attached.pop(file)
+    def _take_away(self, id: _Id) -> None:
+        attached = self._attached.pop(id)
         if attached.probes is not None:
             attached.probes.close()

@@ -277,6 +277,7 @@ class Pairing:
             at.ts,
         )
         exchange.first_on_connection = connection.requests == 1 and connection.from_start
+        exchange.task = request.task
         conversation.open.append(exchange)
         conversation.asking = exchange
         events.append(new_tuple(ExchangeStarted, (exchange,)))

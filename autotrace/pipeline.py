@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 
+from autotrace.claims import Claims
 from autotrace.correlate import Correlator
 from autotrace.ledger import Ledger
 from autotrace.metrics import RedMetrics
@@ -29,6 +30,7 @@ from autotrace.model import (
     Progress,
     Role,
     Span,
+    StreamClaim,
 )
 from autotrace.pairing import Pairing
 from autotrace.protocols import FRAME_PARSER, parser_for
@@ -75,6 +77,7 @@ class Pipeline:
         self._streams = StreamTable(parser_for, FRAME_PARSER, stop_capture, ledger.note)
         self._pairing = Pairing(ledger.seen, ledger.dropped, ledger.note)
         self._stream_pairing = StreamPairing(ledger.seen, ledger.dropped, ledger.note)
+        self._claims = Claims(self._stream_pairing.find, ledger.note)
         self._correlator = Correlator(process_of, ledger.note, host)
         self._routes = RouteTemplater(route_limit)
         self._spans = SpanMaker(process_of, self._routes, wall_offset_ns)
@@ -96,6 +99,8 @@ class Pipeline:
             result = self._streams.frames(event)
             if result is not None:
                 self._pair(self._stream_pairing.messages(*result))
+        elif type(event) is StreamClaim:
+            self._claimed(event)
         elif type(event) is Progress:
             result = self._streams.progress(event)
             if result is not None:
@@ -157,7 +162,13 @@ class Pipeline:
             elif type(event) is ExchangeEnded:
                 self._ended(event.exchange)
 
+    def _claimed(self, claim: StreamClaim) -> None:
+        exchange = self._claims.claimed(claim)
+        if exchange is not None and exchange.role is _SERVER:
+            self._correlator.served_by(exchange, claim.task)
+
     def _started(self, exchange: Exchange) -> None:
+        self._claims.started(exchange)
         link = self._correlator.started(exchange)
         parent = link.parent
         if parent is not None and exchange.role is _SERVER:
@@ -205,6 +216,7 @@ class Pipeline:
         self._pair(self._pairing.connection_closed(connection, ts, error, process_exited=exited))
         self._pair(self._stream_pairing.connection_closed(connection, ts, error, process_exited=exited))
         self._correlator.connection_closed(connection)
+        self._claims.connection_closed(connection.id)
         self._spans.connection_closed(connection.id)
 
     def _process_is_gone(self, pid: int, ts: int) -> None:
@@ -215,3 +227,4 @@ class Pipeline:
         self._pair(self._pairing.process_exited(pid, ts))
         self._pair(self._stream_pairing.process_exited(pid, ts))
         self._correlator.process_exited(pid)
+        self._claims.process_exited(pid)

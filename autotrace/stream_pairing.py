@@ -82,6 +82,11 @@ class StreamPairing:
         """Exchanges that have started and not ended."""
         return sum(len(conversation.open) for conversation in self._conversations.values())
 
+    def find(self, connection_id: int, stream: int) -> Exchange | None:
+        """The open exchange of a stream."""
+        conversation = self._conversations.get(connection_id)
+        return conversation.open.get(stream) if conversation is not None else None
+
     def messages(self, connection: Connection, messages: Sequence[Message]) -> list[PairingEvent]:
         """Take what a parser made of one connection's frames."""
         conversation = self._conversations.get(connection.id)

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from autotrace.model import Context, Exchange, LinkMethod, Process
+from autotrace.model import Confidence, Context, Exchange, LinkMethod, Process
+
+_GENERATIONS_MAX = 64
+"""How far a task's ancestors are looked for."""
+
+_ANCESTRY_MAX = 16_384
+"""Tasks of a process whose parents are remembered."""
 
 TraceKey = tuple[int, int]
 """Trace id and span id of a trace header."""
@@ -19,6 +25,7 @@ class Finding(NamedTuple):
     parent: Exchange | None
     method: LinkMethod
     evidence: str
+    confidence: Confidence = Confidence.CONDITIONAL
 
 
 class OpenRequests:
@@ -33,6 +40,8 @@ class OpenRequests:
         self._calls: dict[int, Exchange] = {}  # by connection: the last request sent on it
         self._closed_calls: dict[Exchange, list[int]] = {}  # by parent: connections that are gone
         self._moved = ""  # evidence against the thread rung
+        self._by_task: dict[int, set[Exchange]] = {}
+        self._parent_tasks: dict[int, int] = {}  # by task, oldest first
 
     def began(self, exchange: Exchange, trace_key: TraceKey | None) -> None:
         """An incoming request was read; `trace_key` is what its trace header says, if others made it."""
@@ -54,9 +63,20 @@ class OpenRequests:
             on_thread.add(exchange)
         if not tid and not self._moved:
             self._moved = "a request was read by a thread of io_uring"
+        if exchange.task:
+            self._by_task.setdefault(exchange.task, set()).add(exchange)
         if trace_key is not None:
             self._trace_keys[exchange] = trace_key
             self._by_trace_key.setdefault(trace_key, []).append(exchange)
+
+    def served_by(self, exchange: Exchange, task: int) -> None:
+        """An open incoming request is served by another task than it had until now."""
+        if exchange not in self.open:
+            return
+        self._leave_task(exchange)
+        exchange.task = task
+        if task:
+            self._by_task.setdefault(task, set()).add(exchange)
 
     def ended(self, exchange: Exchange) -> None:
         """An incoming request was answered, or will not be. One that timed out may still be worked on."""
@@ -73,6 +93,12 @@ class OpenRequests:
         connection answers is not known."""
         if not exchange.stream:
             self._calls[exchange.connection.id] = exchange
+        if exchange.task and exchange.parent_task:
+            # A task's parent never changes; the entry is put last again.
+            self._parent_tasks.pop(exchange.task, None)
+            self._parent_tasks[exchange.task] = exchange.parent_task
+            if len(self._parent_tasks) > _ANCESTRY_MAX:
+                del self._parent_tasks[next(iter(self._parent_tasks))]
 
     def connection_closed(self, connection_id: int) -> None:
         """A connection is gone. While a call's parent is open, the call's answer can still cause others."""
@@ -93,24 +119,30 @@ class OpenRequests:
         return self._by_trace_key.get(trace_key, [])
 
     def find_parent(self, call: Exchange, process: Process | None) -> Finding:
-        """Find the request that an outgoing one belongs to, by the rungs `thread` and `dispatch`.
+        """Find the request that an outgoing one belongs to, by the rungs `goroutine`, `thread` and `dispatch`.
 
         On a connection that was seen being made, the first request belongs to whoever made the connection: it
         is sent when the connection is ready, in a run of the loop that may have begun with anything.
         """
         if not self.open:
             return Finding(None, LinkMethod.NONE, "no open request in the process")
-        if call.stream:
+        rungs = process.rungs if process else frozenset()
+        why = ""
+        if call.task and "goroutine" in rungs:
+            by_task = self._by_ancestry(call)
+            if by_task.parent is not None:
+                return by_task
+            why = by_task.evidence
+        if call.stream and not why:
             return Finding(
                 None, LinkMethod.NONE, "sent on a multiplexed connection, by whichever thread writes to it"
             )
-        rungs = process.rungs if process else frozenset()
         first = call.first_on_connection
         context = call.connection.opened_at if first else call.at
         dispatches = "dispatch" in rungs
         known, cause = self._cause(context)
         if "thread" not in rungs:
-            why = "no rung for this runtime"
+            why = why or "no rung for this runtime"
         elif self._moved:
             why = self._moved
         elif not call.at.tid:
@@ -140,6 +172,45 @@ class OpenRequests:
             LinkMethod.DISPATCH,
             f"read of connection {context.cause} and this {done} in one run of the loop",
         )
+
+    def _by_ancestry(self, call: Exchange) -> Finding:
+        """The request that the call's task serves, or the nearest of its ancestors that serves any.
+
+        What a task has started belongs to the request that it serves now only if it serves no others: what an
+        earlier one started may still be at work.
+        """
+        task, above = call.task, call.parent_task
+        for generation in range(_GENERATIONS_MAX):
+            serves = self._by_task.get(task)
+            if serves is not None:
+                (parent, *others) = serves
+                if others:
+                    return Finding(
+                        None, LinkMethod.NONE, f"goroutine {task} serves {len(serves)} open requests"
+                    )
+                if generation and not parent.own_task:
+                    why = (
+                        f"goroutine {task} has served other requests, too: any of them may have started this"
+                    )
+                    return Finding(None, LinkMethod.NONE, why)
+                sure = Confidence.EXACT if parent.own_task or parent.stream else Confidence.CONDITIONAL
+                who = f"goroutine {call.task} serves it"
+                if generation:
+                    who = f"goroutine {task} serves it, and goroutine {call.task} descends from that"
+                return Finding(parent, LinkMethod.GOROUTINE, who, sure)
+            if not above:
+                break
+            task, above = above, self._parent_tasks.get(above, 0)
+        return Finding(
+            None, LinkMethod.NONE, f"goroutine {call.task} is not known to work for an open request"
+        )
+
+    def _leave_task(self, exchange: Exchange) -> None:
+        serves = self._by_task.get(exchange.task)
+        if serves is not None:
+            serves.discard(exchange)
+            if not serves:
+                del self._by_task[exchange.task]
 
     def _cause(self, context: Context | None) -> tuple[bool, Exchange | None]:
         """Tell if the connection whose read came just before is known, and the open request it is about: its
@@ -186,6 +257,8 @@ class OpenRequests:
         on_thread.discard(exchange)
         if not on_thread:
             del self._by_thread[exchange.at.tid]
+        if exchange.task:
+            self._leave_task(exchange)
         if self._trace_keys:
             self._close_trace_key(exchange)
         if self._closed_calls:

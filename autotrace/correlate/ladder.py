@@ -16,7 +16,7 @@ _AF_UNIX = 1
 _RX, _TX = Direction.RX, Direction.TX
 _SERVER, _CLIENT = Role.SERVER, Role.CLIENT
 _HEADER, _WIRE, _NONE = LinkMethod.HEADER, LinkMethod.WIRE, LinkMethod.NONE
-_EXACTLY, _CONDITIONALLY, _UNCLAIMED = Confidence.EXACT, Confidence.CONDITIONAL, Confidence.NONE
+_EXACTLY, _UNCLAIMED = Confidence.EXACT, Confidence.NONE
 
 
 class Correlator:
@@ -49,6 +49,11 @@ class Correlator:
         if exchange.role is _SERVER:
             return self._link_incoming(exchange, requests)
         return self._link_outgoing(exchange, requests)
+
+    def served_by(self, exchange: Exchange, task: int) -> None:
+        """The runtime says which of its tasks serves an incoming request that has started."""
+        if requests := self._requests.get(exchange.connection.pid):
+            requests.served_by(exchange, task)
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
@@ -102,11 +107,11 @@ class Correlator:
             link.parent_span_id = 0
             link.suppressed = True
         else:
-            parent, method, evidence = requests.find_parent(
+            parent, method, evidence, confidence = requests.find_parent(
                 exchange, self._process_of(exchange.connection.pid)
             )
             if parent is not None and (context is None or parent in carrying):
-                link = _child(method, evidence, ids, parent)
+                link = _child(method, evidence, ids, parent, confidence)
             elif context is not None:
                 link = _adopt(context, f"same trace header as {len(carrying)} open requests", ids[0])
                 link.candidates = len(carrying)
@@ -127,11 +132,12 @@ class Correlator:
         )
 
 
-def _child(method: LinkMethod, evidence: str, ids: Ids, parent: Exchange) -> Link:
+def _child(
+    method: LinkMethod, evidence: str, ids: Ids, parent: Exchange, confidence: Confidence = _EXACTLY
+) -> Link:
     above = parent.link
     if above is None:
         raise ValueError("the parent of an exchange has no link: it was not given to started()")
-    confidence = _EXACTLY if method is _WIRE or method is _HEADER else _CONDITIONALLY
     link = Link(method, confidence, evidence, above.trace_id, ids[0], above.span_id, parent)
     link.sampled = above.sampled
     link.trace_state = above.trace_state

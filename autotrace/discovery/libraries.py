@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from autotrace.discovery.procfs import Procfs
 from autotrace.model import Probe
-from autotrace.probes.libraries import Library
+from autotrace.probes.libraries import Kind, Library
 from symbols.errors import SymbolsError
 from symbols.image import Image
 
 _CACHED_MAX = 4096
+_ANY_FILE = dict.fromkeys(Kind, "*")
 
 
 class FileId(NamedTuple):
@@ -55,57 +56,66 @@ class _Found(NamedTuple):
 class LibraryFinder:
     """Finds the libraries of processes. What was found in a file is remembered.
 
-    `pattern` is a shell pattern for the paths of files that may be probed.
+    `patterns` are shell patterns for the paths of files that may be probed, by the kind of the library.
     """
 
-    def __init__(self, libraries: Iterable[Library], procfs: Procfs, pattern: str = "*") -> None:
+    def __init__(
+        self, libraries: Iterable[Library], procfs: Procfs, patterns: dict[Kind, str] = _ANY_FILE
+    ) -> None:
         self._libraries = tuple(libraries)
         self._procfs = procfs
-        self._pattern = pattern
-        self._known: dict[tuple[FileId, str], _Found | None] = {}
+        self._patterns = patterns
+        self._known: dict[tuple[FileId, str], list[_Found]] = {}
 
     def find(self, pid: int) -> list[Use]:
         """The libraries that a process has mapped. Raises OSError if it is gone or may not be looked at."""
         uses = []
         executable = self._procfs.executable(pid)
         for mapping in code_mappings(self._procfs, pid):
-            if not fnmatchcase(mapping.path, self._pattern):
+            allowed = [
+                library
+                for library in self._libraries
+                if fnmatchcase(mapping.path, self._patterns[library.kind])
+            ]
+            if not allowed:
                 continue
             key = (mapping.file, mapping.path)
             opened = self._procfs.path(pid, f"map_files/{mapping.addresses}")
             if key not in self._known:
                 if len(self._known) >= _CACHED_MAX:
                     self._known.clear()
-                self._known[key] = self._look_into(opened, mapping.path, mapping.path == executable)
-            found = self._known[key]
-            if found is not None:
-                uses.append(
-                    Use(found.library, mapping.file, mapping.path, opened, found.probes, found.missing)
-                )
+                self._known[key] = _look_into(allowed, opened, mapping.path, mapping.path == executable)
+            uses += [
+                Use(found.library, mapping.file, mapping.path, opened, found.probes, found.missing)
+                for found in self._known[key]
+            ]
         return uses
 
-    def _look_into(self, opened: str, path: str, is_executable: bool) -> _Found | None:
-        wanted = [
-            library
-            for library in self._libraries
-            if is_executable or library.is_file(path) or library.may_be_inside(path)
-        ]
-        if not wanted:
-            return None
-        try:
-            with Image(opened) as image:
-                is_go = is_executable and image.go_build() is not None
-                for library in wanted:
-                    if library.go and not is_go:
-                        continue
-                    probes, missing = _probes(image, library)
-                    if not missing:
-                        return _Found(library, probes, ())
-                    if library.is_file(path):
-                        return _Found(library, (), missing)
-        except SymbolsError:
-            return None
-        return None
+
+def _look_into(libraries: list[Library], opened: str, path: str, is_executable: bool) -> list[_Found]:
+    """Which of the libraries a file is, or has inside."""
+    wanted = [
+        library
+        for library in libraries
+        if is_executable or library.is_file(path) or library.may_be_inside(path)
+    ]
+    found: list[_Found] = []
+    if not wanted:
+        return found
+    try:
+        with Image(opened) as image:
+            is_go = is_executable and image.go_build() is not None
+            for library in wanted:
+                if library.go and not is_go:
+                    continue
+                probes, missing = _probes(image, library)
+                if not missing:
+                    found.append(_Found(library, probes, ()))
+                elif library.is_file(path):
+                    found.append(_Found(library, (), missing))
+    except SymbolsError:
+        return []
+    return found
 
 
 def code_mappings(procfs: Procfs, pid: int) -> list[Mapping]:

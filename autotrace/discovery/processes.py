@@ -14,7 +14,7 @@ from autotrace import __version__
 from autotrace.discovery import cgroups
 from autotrace.discovery.naming import executable_matches, program_name
 from autotrace.discovery.procfs import Procfs
-from autotrace.model import Process
+from autotrace.model import NOT_GO, GoOffsets, Process
 from autotrace.probes import Manifests, Match
 from symbols.errors import SymbolsError
 from symbols.go import BuildInfo, build_info
@@ -130,7 +130,7 @@ class Describer:
             resource=resource,
             runtime=manifest.name,
             rungs=frozenset(manifest.links),
-            goid_offset=go.offsets.goid if manifest.goid and go is not None and go.offsets is not None else 0,
+            go=_go_offsets(go) if manifest.goid and go is not None else NOT_GO,
         )
         return Identity(process, match, name_source, go)
 
@@ -225,6 +225,12 @@ class Describer:
             return ""
 
 
+def _go_offsets(go: GoProgram) -> GoOffsets:
+    if go.offsets is None:
+        return NOT_GO
+    return GoOffsets(go.offsets.goid, go.offsets.parent_goid or 0)
+
+
 def _resource_attributes(text: str) -> dict[str, str]:
     """Decode OTEL_RESOURCE_ATTRIBUTES: `key=value` pairs with commas between, values percent-encoded.
 
@@ -250,7 +256,6 @@ def to_dict(process: Process) -> dict[str, object]:
         "runtime": process.runtime,
         "rungs": sorted(process.rungs),
         "exited_ts": process.exited_ts,
-        "goid_offset": process.goid_offset,
     }
 
 
@@ -270,7 +275,6 @@ def from_dict(values: Mapping[str, object]) -> Process:
         runtime=_typed(values, "runtime", str),
         rungs=frozenset(rungs),
         exited_ts=_typed(values, "exited_ts", int),
-        goid_offset=_typed(values, "goid_offset", int),
     )
 
 

@@ -23,6 +23,7 @@ from autotrace.model import (
     ProcessSpeaksTls,
     ProcessStarted,
     Progress,
+    StreamClaim,
     new_tuple,
 )
 
@@ -98,6 +99,22 @@ def _frames(record: bytes) -> Frames:
         lead,
         _ORIGINS[origin],
         Context(at_ts, pid, tid, task, run, cause),
+    )
+
+
+def _stream(record: bytes) -> StreamClaim:
+    (
+        _type, size, ts, conn, pid, _tid,
+        carrier, task, parent, stream, direction, flags, path_len,
+    ) = abi.STREAM_EVENT.unpack_from(record)  # fmt: skip
+    start = abi.STREAM_EVENT.size
+    if size != start + path_len or size > len(record):
+        raise ValueError(f"{path_len} bytes of a path in a record of {len(record)}")
+    path = record[start:size].decode("latin-1")
+    grpc = bool(flags & abi.StreamFlag.STREAM_GRPC)
+    own_task = bool(flags & abi.StreamFlag.STREAM_OWN_TASK)
+    return StreamClaim(
+        ts, conn, pid, carrier, task, parent, stream, _DIRECTIONS[direction], path, grpc, own_task
     )
 
 
@@ -206,6 +223,7 @@ _DECODERS: dict[int, Callable[[bytes], Event]] = {
     int(kind): decoder
     for kind, decoder in (
         (abi.EventType.FRAMES, _frames),
+        (abi.EventType.STREAM, _stream),
         (abi.EventType.PROGRESS, _progress),
         (abi.EventType.CONN_OPEN, _open),
         (abi.EventType.CONN_CLOSE, _closed),

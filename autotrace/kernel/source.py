@@ -11,7 +11,7 @@ from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import give_back_memory
 from autotrace.kernel.object import Object, Spec
 from autotrace.kernel.uprobes import Uprobes
-from autotrace.model import Connection, Probe
+from autotrace.model import NOT_GO, Connection, GoOffsets, Probe
 
 _OBJECTS = Path(__file__).resolve().parent.parent / "bpf"
 """The compiled programs; `make bpf` builds them, a wheel carries them."""
@@ -108,9 +108,9 @@ class Source:
             self._object.close()
             raise
 
-    def watch(self, pid: int, goid_offset: int = 0) -> None:
-        """Watch a process from now on, and every child it makes. `goid_offset`: see struct at_watched."""
-        self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(goid_offset, 0))
+    def watch(self, pid: int, go: GoOffsets = NOT_GO) -> None:
+        """Watch a process from now on, and every child it makes."""
+        self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *go))
 
     def watched(self) -> set[int]:
         """The processes that are watched now."""

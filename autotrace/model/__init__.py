@@ -23,6 +23,7 @@ from autotrace.model.events import (
     ProcessSpeaksTls,
     ProcessStarted,
     Progress,
+    StreamClaim,
 )
 from autotrace.model.exchanges import (
     Confidence,
@@ -48,7 +49,7 @@ from autotrace.model.messages import (
     StreamResponse,
     Switched,
 )
-from autotrace.model.processes import Probe, Process
+from autotrace.model.processes import NOT_GO, GoOffsets, Probe, Process
 from autotrace.model.signals import (
     FINE_STEPS_PER_OCTAVE,
     AttributeValue,
@@ -61,6 +62,7 @@ from autotrace.model.signals import (
 
 __all__ = [
     "FINE_STEPS_PER_OCTAVE",
+    "NOT_GO",
     "AttributeValue",
     "Chunk",
     "Confidence",
@@ -76,6 +78,7 @@ __all__ = [
     "Frames",
     "FramesOrigin",
     "GoAway",
+    "GoOffsets",
     "HistogramPoint",
     "Link",
     "LinkMethod",
@@ -98,6 +101,7 @@ __all__ = [
     "ServiceEdge",
     "ServiceMetrics",
     "Span",
+    "StreamClaim",
     "StreamEnd",
     "StreamGoesOn",
     "StreamRequest",

@@ -92,6 +92,30 @@ class Frames(NamedTuple):
     at: Context
 
 
+class StreamClaim(NamedTuple):
+    """A runtime's own word on a request that it serves (`direction` RX) or makes (TX).
+
+    The connection is `conn`, or, where that is 0, the one whose bytes the task `carrier` of the process moves in
+    that direction. `stream` is the HTTP/2 stream; 0: the next request of the carrier. `task` serves or makes the
+    request, `parent` started that task; 0 where it is not known. `path` is "" if it is not known. `grpc`: it is
+    a call of gRPC. `own_task`: the task was made for this request and serves no other.
+
+    A claim on a request that is made comes before its bytes; one on a request that is served comes behind them.
+    """
+
+    ts: int
+    conn: int
+    pid: int
+    carrier: int
+    task: int
+    parent: int
+    stream: int
+    direction: Direction
+    path: str
+    grpc: bool = False
+    own_task: bool = False
+
+
 class Progress(NamedTuple):
     """How far one direction of a connection has come, for bytes that were only counted."""
 
@@ -157,6 +181,7 @@ Event = (
     ConnectionOpened
     | Chunk
     | Frames
+    | StreamClaim
     | Progress
     | ConnectionClosed
     | ProcessStarted

@@ -50,6 +50,12 @@ class Exchange:
     """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
     may be."""
     rpc: Rpc | None = None
+    task: int = 0
+    """The runtime's task (see `Context`) that serves the request, or makes it; 0 if it is not known."""
+    parent_task: int = 0
+    """The task that started that one, as far as it is known."""
+    own_task: bool = False
+    """`task` was made for this request and serves no other: whatever it starts belongs to it."""
 
     def wire_key(self, direction: Direction) -> str | None:
         """Name the request so that both ends give the same name; `direction` is the request's."""
@@ -80,6 +86,7 @@ class LinkMethod(Enum):
     WIRE = "wire"
     THREAD = "thread"
     DISPATCH = "dispatch"
+    GOROUTINE = "goroutine"
     NONE = "none"
 
 

@@ -12,7 +12,9 @@ from autotrace.model.context import Context, Direction
 class Request(NamedTuple):
     """The head of a request is complete (or as much of it as was captured: `truncated`).
 
-    `headers` holds only the headers that `protocols` keeps (HEADERS_KEPT), names in lower case.
+    `headers` holds only the headers that `protocols` keeps (HEADERS_KEPT), names in lower case. `at` is where the
+    head began; `task` (see `Context`) moved its end: Go's net/http reads the first byte of a kept connection on
+    another goroutine than the one that serves it.
     """
 
     direction: Direction
@@ -23,6 +25,7 @@ class Request(NamedTuple):
     version: str
     headers: Mapping[str, str]
     truncated: bool = False
+    task: int = 0
 
 
 class Response(NamedTuple):

@@ -6,14 +6,25 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 
+class GoOffsets(NamedTuple):
+    """Where a Go program keeps what the kernel side reads (`struct at_watched`); 0: not known, or not there."""
+
+    goid: int = 0
+    parent_goid: int = 0
+    stream_method: int = 0
+    stream_by_pointer: bool = False
+
+
+NOT_GO = GoOffsets()
+
+
 @dataclass(slots=True)
 class Process:
     """A watched process and the resource it stands for.
 
     `resource` holds OpenTelemetry resource attributes (`service.name` and friends). `rungs` names the rungs of
     the linking ladder that this runtime's way of working makes sound, besides `header` and `wire`.
-    `forwards_task` and the like belong to runtimes' manifests, not here. `goid_offset` is for the kernel
-    (`struct at_watched`): where a Go runtime keeps a goroutine's id, 0 if it is not Go or not known.
+    `go` is for the kernel side alone.
     """
 
     pid: int
@@ -22,7 +33,7 @@ class Process:
     runtime: str = "unknown"
     rungs: frozenset[str] = frozenset({"thread"})
     exited_ts: int = 0
-    goid_offset: int = 0
+    go: GoOffsets = NOT_GO
     service: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

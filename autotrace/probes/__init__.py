@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from autotrace.probes.table import ManifestError, Table, read_table
 
-_RUNGS = frozenset({"thread", "dispatch"})
+_RUNGS = frozenset({"thread", "dispatch", "goroutine"})
 
 
 @dataclass(frozen=True, slots=True)

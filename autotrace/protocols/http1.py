@@ -94,7 +94,7 @@ class _Side:
 class Http1Parser(Parser):
     """Parses both directions of one HTTP/1.x connection. See `Parser` for the calls."""
 
-    __slots__ = ("_out", "_over", "_pipelines", "_requests", "_sides", "_speaker", "_ts", "_waiting")
+    __slots__ = ("_out", "_over", "_pipelines", "_requests", "_sides", "_speaker", "_task", "_ts", "_waiting")
 
     def __init__(self) -> None:
         self._sides = (_Side(Direction.RX), _Side(Direction.TX))
@@ -109,6 +109,8 @@ class Http1Parser(Parser):
         """What the call in progress has made so far."""
         self._ts = 0
         """When the bytes of the call in progress moved."""
+        self._task = 0
+        """The runtime's task that moved the bytes that were captured last."""
 
     @classmethod
     def recognise(cls, direction: Direction, data: bytes) -> bool:
@@ -131,6 +133,7 @@ class Http1Parser(Parser):
         out: list[Message] = []
         self._out = out
         self._ts = ts = at.ts
+        self._task = at.task
         new_turn = self._speaker is not direction
         self._speaker = direction
         if position > expected >= 0:
@@ -352,7 +355,9 @@ class Http1Parser(Parser):
         method, target, version, (kept, length, coding, expects_continue) = head
         self._begin_request(side, method)
         direction = side.direction
-        self._out.append(new_tuple(Request, (direction, position, at, method, target, version, kept, False)))
+        self._out.append(
+            new_tuple(Request, (direction, position, at, method, target, version, kept, False, self._task))
+        )
         if method == "CONNECT":
             self._out.append(MessageEnd(direction, self._ts, 0, True))
             # What follows is not HTTP if the response is 2xx, and often does not wait for it.
@@ -418,7 +423,17 @@ class Http1Parser(Parser):
             method, target, version, fields = request
             self._begin_request(side, method)
             self._out.append(
-                Request(side.direction, side.pending_position, at, method, target, version, fields.kept, True)
+                Request(
+                    side.direction,
+                    side.pending_position,
+                    at,
+                    method,
+                    target,
+                    version,
+                    fields.kept,
+                    True,
+                    self._task,
+                )
             )
             side.open = True
         else:

@@ -12,6 +12,7 @@
 #define AT_TAIL_MAX 8	 /* last bytes of a direction that are remembered */
 #define AT_ADDR_MAX 128	 /* sun_path is the longest address, 108 bytes */
 #define AT_COMM_MAX 16	 /* TASK_COMM_LEN */
+#define AT_PATH_MAX 128	 /* most bytes of a path that a runtime's word on a stream carries */
 #define AT_DATA_MAX 8192 /* most head bytes one chunk can carry; the configured head size may be less */
 
 enum at_event_type {
@@ -24,6 +25,7 @@ enum at_event_type {
 	AT_PROCESS_SEEN = 7, /* an exec of a process that is not watched; user space may decide to watch it */
 	AT_PROCESS_TLS = 8,  /* the first connection of a watched program that speaks TLS */
 	AT_FRAMES = 9,
+	AT_STREAM = 10,
 };
 
 enum at_direction {
@@ -56,7 +58,8 @@ enum at_counter {
 	AT_UNWALKED =
 		18, /* calls after which an HTTP/2 direction had to be found anew: their rest was not seen */
 	AT_HTTP2_FULL = 19, /* no room for another HTTP/2 connection: its frames were not seen */
-	AT_COUNTERS = 20,
+	AT_LOST_CLAIM = 20, /* ring full: a runtime's word on a request */
+	AT_COUNTERS = 21,
 };
 
 /* What came before a record of frames in its direction. */
@@ -64,6 +67,12 @@ enum at_frames_origin {
 	AT_FRAMES_FOLLOW = 0, /* the record before it */
 	AT_FRAMES_START = 1,  /* nothing: the direction begins here */
 	AT_FRAMES_JOIN = 2,   /* frames that were not seen */
+};
+
+/* What a runtime's word on a request says besides. */
+enum at_stream_flag {
+	AT_STREAM_GRPC = 1,	/* it is a call of gRPC */
+	AT_STREAM_OWN_TASK = 2, /* the task was made for this request and serves no other */
 };
 
 enum at_conn_flag {
@@ -144,6 +153,18 @@ struct at_frames_event {
 	__u32 pad;
 };
 
+/* AT_STREAM: a runtime's own word on a request; see StreamClaim in autotrace/model/events.py. path_len bytes follow. */
+struct at_stream_event {
+	struct at_header h; /* conn is 0 if the runtime tells the connection by `carrier` only */
+	__u64 carrier;	    /* the task that moves the request's bytes; 0: not known */
+	__u64 task;	    /* the task that serves the request, or that makes it; 0: not known */
+	__u64 parent;	    /* the task that started this one; 0: not known */
+	__u32 stream;	    /* HTTP/2; 0: the next request that the carrier moves */
+	__u32 direction;    /* of the request: enum at_direction */
+	__u32 flags;	    /* enum at_stream_flag */
+	__u32 path_len;	    /* 0: not known, or longer than AT_PATH_MAX */
+};
+
 struct at_progress_event { /* AT_PROGRESS */
 	struct at_header h;
 	struct at_reach reach;
@@ -160,8 +181,11 @@ struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN,
 
 /* The value of the `watched` map: what the programs need to know of a process. Key: thread group id. */
 struct at_watched {
-	__u32 goid_offset; /* Go: offset of goid in runtime.g; 0: not Go or not known */
-	__u32 speaks_tls;  /* AT_PROCESS_TLS was sent */
+	__u32 speaks_tls;	    /* AT_PROCESS_TLS was sent */
+	__u32 goid_offset;	    /* Go: offset of goid in runtime.g; 0: not Go or not known */
+	__u32 parent_goid_offset;   /* of parentGoid; 0: not known (before Go 1.21) */
+	__u32 stream_method_offset; /* gRPC-Go: of method in transport.Stream; 0: not gRPC-Go or not known */
+	__u32 stream_by_pointer;    /* a server's stream begins with a pointer to its transport.Stream */
 };
 
 /* The commands of the `control` program. */
@@ -178,12 +202,14 @@ struct at_abi {
 	enum at_conn_flag conn_flag;
 	enum at_frames_origin frames_origin;
 	enum at_command command;
+	enum at_stream_flag stream_flag;
 	struct at_header header;
 	struct at_context context;
 	struct at_reach reach;
 	struct at_conn_event conn_event;
 	struct at_chunk_event chunk_event;
 	struct at_frames_event frames_event;
+	struct at_stream_event stream_event;
 	struct at_progress_event progress_event;
 	struct at_process_event process_event;
 	struct at_watched watched;

@@ -34,8 +34,7 @@ int process_execs(struct bpf_raw_tracepoint_args *ctx)
 		/* The thread that called exec is the main thread from now on. */
 		bpf_map_delete_elem(&threads, &old_tid);
 		/* Another program now: what was known of its runtime no longer holds. */
-		process->goid_offset = 0;
-		process->speaks_tls = 0;
+		__builtin_memset(process, 0, sizeof(*process));
 		send_process_event(AT_PROCESS_START, tgid, 0);
 	} else if (report_execs) {
 		send_process_event(AT_PROCESS_SEEN, tgid, 0);

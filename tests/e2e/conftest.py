@@ -64,9 +64,10 @@ _PR_SET_CHILD_SUBREAPER = 36
 def pytest_configure() -> None:
     """Make orphans of the tests' programs children of this process, so that none can hide.
 
-    Without a test's word for it no library is probed: other processes of the machine have it mapped too.
+    Without a test's word for it nothing is probed: other processes of the machine have it mapped too.
     """
     os.environ["AUTOTRACE_TLS"] = "off"
+    os.environ["AUTOTRACE_RUNTIME_PROBES"] = "off"
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 

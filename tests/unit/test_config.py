@@ -25,6 +25,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "service_names": ({"*/nginx": "edge", "node": "shop"}, (("*/nginx", "edge"), ("node", "shop"))),
     "hooks": ("tracepoint", "tracepoint"),
     "tls": ("*/libssl.so.3", "*/libssl.so.3"),
+    "runtime_probes": ("/opt/shop/*", "/opt/shop/*"),
     "head_size": ("1KiB", 1024),
     "ring_size": (65536, 65536),
     "max_connections": (100, 100),

@@ -33,10 +33,12 @@ class World:
         self.ever: list[str] = []
         self.said: list[str] = []
         self.notes: list[tuple[str, str]] = []
+        self.described: list[int] = []
         self.refuse = False
         self.dies = 0
         self.probes = LibraryProbes(
             self.finder,  # type: ignore[arg-type]
+            self.described.append,
             self.set_probes,
             self.said.append,
             lambda stage, what: self.notes.append((stage, what)),

@@ -6,10 +6,18 @@ One TOML file per library stands beside this module; docs/adding-a-runtime.md de
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from autotrace.probes.table import Table, read_table
+
+
+class Kind(Enum):
+    """What the probes of a library tell: the plaintext of TLS, or which task works for which request."""
+
+    TLS = "tls"
+    STREAMS = "streams"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ class Library:
     inside: tuple[str, ...]
     functions: tuple[Function, ...]
     go: bool = False
+    kind: Kind = Kind.TLS
 
     def is_file(self, path: str) -> bool:
         """Tell if the file at `path` is this library, by its name."""
@@ -75,6 +84,7 @@ def _read(file: Path) -> Library:
         name=table.text("name"),
         display=table.text("display"),
         programs=table.text("programs"),
+        kind=_kind(table),
         files=recognise.texts("files"),
         inside=recognise.texts("inside"),
         go=recognise.flag("go"),
@@ -87,6 +97,14 @@ def _read(file: Path) -> Library:
     if not library.required:
         raise table.error("functions", "has none that is required: any file would have the library inside")
     return library
+
+
+def _kind(table: Table) -> Kind:
+    text = table.text("kind", Kind.TLS.value)
+    try:
+        return Kind(text)
+    except ValueError as error:
+        raise table.error("kind", f"is {text!r}, which is neither tls nor streams") from error
 
 
 def _function(table: Table) -> Function:

@@ -431,3 +431,75 @@ def test_one_open_request_in_a_loop_is_not_claimed_for_a_call_that_may_be_older_
 ) -> None:
     loop.incoming()
     assert_root(loop.outgoing(), 1)
+
+
+class TestGoroutines:
+    """Process 1 is Go's: `task` is what its runtime said of the exchange."""
+
+    @pytest.fixture
+    def go(self, host: Host) -> Host:
+        host.rungs[1] = {"goroutine"}
+        return host
+
+    @staticmethod
+    def served(host: Host, task: int, own: bool = True, stream: int = 1) -> Exchange:
+        connection = host.connection()
+        exchange = host.exchange(Role.SERVER, connection, host.at(1))
+        exchange.stream = stream
+        exchange.own_task = own
+        host.correlator.started(exchange)
+        host.correlator.served_by(exchange, task)
+        return exchange
+
+    @staticmethod
+    def called(host: Host, task: int, parent: int = 0, stream: int = 1) -> Exchange:
+        exchange = host.exchange(Role.CLIENT, host.connection(), host.at(1))
+        exchange.stream, exchange.task, exchange.parent_task = stream, task, parent
+        host.correlator.started(exchange)
+        return exchange
+
+    def test_the_goroutine_that_serves_the_request_makes_the_call(self, go: Host) -> None:
+        first, second = self.served(go, 10), self.served(go, 11)
+        assert_child(self.called(go, 11), second, LinkMethod.GOROUTINE, Confidence.EXACT)
+        assert_child(self.called(go, 10, stream=0), first, LinkMethod.GOROUTINE, Confidence.EXACT)
+
+    def test_descendants_of_any_depth_that_were_seen(self, go: Host) -> None:
+        served = self.served(go, 10)
+        self.served(go, 11)
+        assert_child(self.called(go, 20, 10), served, LinkMethod.GOROUTINE, Confidence.EXACT)
+        assert_child(self.called(go, 30, 20), served, LinkMethod.GOROUTINE, Confidence.EXACT)
+        assert_child(self.called(go, 40, 30), served, LinkMethod.GOROUTINE, Confidence.EXACT)
+        assert link(self.called(go, 60, 50)).parent is None
+
+    def test_what_a_goroutine_of_several_requests_started_may_be_an_earlier_ones(self, go: Host) -> None:
+        served = self.served(go, 10, own=False, stream=0)
+        assert_child(self.called(go, 10), served, LinkMethod.GOROUTINE, Confidence.CONDITIONAL)
+        call = self.called(go, 20, 10)
+        assert link(call).parent is None
+        assert "other requests" in link(call).evidence
+
+    def test_a_goroutine_whose_request_is_over(self, go: Host) -> None:
+        served, other = self.served(go, 10), self.served(go, 11)
+        go.end(served)
+        assert link(self.called(go, 10)).parent is None
+        assert link(self.called(go, 20, 10)).parent is None
+        go.correlator.served_by(served, 10)
+        assert link(self.called(go, 10)).parent is None
+        assert_child(self.called(go, 11), other, LinkMethod.GOROUTINE, Confidence.EXACT)
+
+    def test_a_goroutine_with_two_requests_open(self, go: Host) -> None:
+        self.served(go, 10)
+        self.served(go, 10)
+        call = self.called(go, 10)
+        assert (link(call).parent, link(call).candidates) == (None, 2)
+        assert "serves 2 open requests" in link(call).evidence
+
+    def test_ancestors_that_go_round_in_a_circle(self, go: Host) -> None:
+        self.served(go, 10)
+        self.called(go, 20, 30)
+        self.called(go, 30, 20)
+        assert link(self.called(go, 20, 30)).parent is None
+
+    def test_a_runtime_without_the_rung(self, host: Host) -> None:
+        self.served(host, 10)
+        assert link(self.called(host, 10)).method is LinkMethod.NONE

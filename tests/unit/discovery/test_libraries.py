@@ -18,7 +18,7 @@ PROCFS = Procfs()
 
 
 def find(pid: int, pattern: str = "*") -> list[Use]:
-    return LibraryFinder(libraries.load(), PROCFS, pattern).find(pid)
+    return LibraryFinder(libraries.load(), PROCFS, dict.fromkeys(libraries.Kind, pattern)).find(pid)
 
 
 @pytest.fixture

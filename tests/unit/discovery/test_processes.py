@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import autotrace
 from autotrace.discovery.processes import Describer, Identity, from_dict, to_dict
-from autotrace.model import Process
+from autotrace.model import NOT_GO, Process
 from autotrace.probes import Manifests
 
 MANIFESTS = Manifests.load()
@@ -42,7 +42,7 @@ def test_a_python_script(start: Any, tmp_path: Path) -> None:
     assert process.resource["telemetry.sdk.version"] == autotrace.__version__
     assert process.resource["host.name"] == "here"
     assert process.resource["process.executable.path"] == process.executable
-    assert process.goid_offset == 0
+    assert process.go == NOT_GO
 
 
 def test_the_environment_of_the_process_names_it(start: Any) -> None:
@@ -82,10 +82,10 @@ def test_a_go_program(start: Any, tmp_path: Path) -> None:
     running.stdout.readline()
     process = describe(running.pid)
     assert (process.runtime, process.service, process.rungs) == ("go", "shop", frozenset())
-    assert process.goid_offset in {152, 160}
+    assert process.go.goid in {152, 160}
     assert str(process.resource["process.runtime.version"]).startswith("go1.")
     (tmp_path / "shop").unlink()  # replaced while it runs, as a deployment does
-    assert describe(running.pid).goid_offset == process.goid_offset
+    assert describe(running.pid).go == process.go
 
 
 def test_nginx(start: Any, tmp_path: Path) -> None:
@@ -228,7 +228,6 @@ processes = st.builds(
     runtime=st.text(),
     rungs=st.frozensets(st.sampled_from(["thread", "dispatch"])),
     exited_ts=st.integers(0),
-    goid_offset=st.integers(0, 4096),
 )
 
 
@@ -237,7 +236,7 @@ def test_a_recorded_process_is_the_same_again(process: Process) -> None:
     assert from_dict(json.loads(json.dumps(to_dict(process)))) == process
 
 
-@given(st.sampled_from(["pid", "executable", "resource", "runtime", "rungs", "exited_ts", "goid_offset"]))
+@given(st.sampled_from(["pid", "executable", "resource", "runtime", "rungs", "exited_ts"]))
 def test_a_damaged_recording_names_what_is_wrong(key: str) -> None:
     values = to_dict(Process(1, "x", {"service.name": "x"}))
     for damaged in ({**values, key: None}, {k: v for k, v in values.items() if k != key}):

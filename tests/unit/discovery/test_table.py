@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autotrace.discovery.table import ProcessTable
-from autotrace.model import Process
+from autotrace.model import GoOffsets, Process
 
 SECOND = 1_000_000_000
 
@@ -21,7 +21,7 @@ def shop(pid: int, name: str = "shop") -> Process:
         "telemetry.sdk.name": "autotrace",
         "telemetry.sdk.language": "go",
     }
-    return Process(pid, f"/opt/{name}", resource, "go", frozenset(), goid_offset=152)
+    return Process(pid, f"/opt/{name}", resource, "go", frozenset(), go=GoOffsets(152))
 
 
 class System:
@@ -56,7 +56,7 @@ def test_a_child_that_vanished_has_its_parents_resource_and_its_own_pid() -> Non
     assert (child.pid, child.service, child.exited_ts) == (3, "service-1", 5)
     assert child.resource["process.pid"] == 3
     assert child.resource["service.instance.id"] == "here:3"
-    assert (child.rungs, child.goid_offset) == (parent.rungs, 152)
+    assert (child.rungs, child.go) == (parent.rungs, GoOffsets(152))
     assert parent.resource["process.pid"] == 1
 
 

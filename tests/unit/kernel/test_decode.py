@@ -23,6 +23,7 @@ from autotrace.model import (
     ProcessSeen,
     ProcessStarted,
     Progress,
+    StreamClaim,
 )
 
 TYPE = abi.EventType
@@ -85,6 +86,12 @@ def process(kind: int, parent: int = 0, comm: bytes = b"nginx") -> bytes:
     return abi.PROCESS_EVENT.pack(*header(kind, abi.PROCESS_EVENT.size, conn=0), parent, 0, comm)
 
 
+def stream(path: bytes = b"/shop.Cart/Add", flags: int = 0, direction: int = 0) -> bytes:
+    size = abi.STREAM_EVENT.size + len(path)
+    fields = (30, 31, 32, 7, direction, flags, len(path))
+    return abi.STREAM_EVENT.pack(*header(TYPE.STREAM, size), *fields) + path
+
+
 EVERY_RECORD = [
     connection(),
     connection(TYPE.CONN_CLOSE, error=104, opened=(1, 2, 3, 4, 5, 6, 0)),
@@ -92,6 +99,7 @@ EVERY_RECORD = [
     connection(family=UNIX, local=b"/run/app.sock"),
     chunk(b"GET / HTTP/1.1\r\n\r\n", other=reach(10, 20, b"\r\n")),
     progress(),
+    stream(),
     process(TYPE.PROCESS_START, parent=7),
     process(TYPE.PROCESS_SEEN),
     process(TYPE.PROCESS_EXIT),
@@ -103,6 +111,18 @@ def test_a_chunk() -> None:
     at = Context(ts=4_999, pid=PID, tid=TID, task=77, run=6, cause=12_345)
     assert event == Chunk(CONN, Direction.RX, 4, 1 << 33, b"GET /", at, 500, 400, b"end")
     assert decode(chunk(b"", direction=1)) == Chunk(CONN, Direction.TX, 4, 1 << 33, b"", at, 0, 0, b"")
+
+
+def test_a_runtimes_word_on_a_request() -> None:
+    both = abi.StreamFlag.STREAM_GRPC | abi.StreamFlag.STREAM_OWN_TASK
+    assert decode(stream(flags=both)) == StreamClaim(
+        TS, CONN, PID, 30, 31, 32, 7, Direction.RX, "/shop.Cart/Add", True, True
+    )
+    assert decode(stream(b"", direction=1)) == StreamClaim(
+        TS, CONN, PID, 30, 31, 32, 7, Direction.TX, "", False, False
+    )
+    with pytest.raises(DecodeError, match="STREAM"):
+        decode(stream()[:-3])
 
 
 def test_the_ring_rounds_a_record_up_and_that_is_no_data() -> None:

@@ -1,0 +1,106 @@
+"""What runtimes say of requests (`StreamClaim`) finds the exchanges that it is about.
+
+A claim on a request that is made comes before the request's bytes, so that its exchange has it when it gets its
+link. A claim on a request that is served comes when its exchange has started, but before anything that the request
+causes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from autotrace.model import Direction, Exchange, Role, Rpc, StreamClaim
+
+_SERVER = Role.SERVER
+_RX, _TX = Direction.RX, Direction.TX
+
+_Carrier = tuple[int, int, Direction]
+"""Process, task, direction of the requests whose bytes the task moves."""
+
+_Place = tuple[int | _Carrier, int]
+"""A connection or its carrier, and a stream."""
+
+METHOD_OF_CALLS = "POST"
+"""What gRPC's calls are made with (gRPC over HTTP/2, "Requests")."""
+
+
+class Claims:
+    """Claims that wait for their requests, and which connection a task carries.
+
+    `find` finds the open exchange of a connection and a stream. `note` is called with ("claims", what) for facts
+    worth counting. At most `capacity` claims wait; the oldest goes for a new one.
+    """
+
+    def __init__(
+        self,
+        find: Callable[[int, int], Exchange | None],
+        note: Callable[[str, str], object],
+        capacity: int = 16_384,
+    ) -> None:
+        self._find = find
+        self._note = note
+        self._capacity = capacity
+        self._waiting: dict[_Place, StreamClaim] = {}
+        self._carried: dict[_Carrier, int] = {}
+        self._carriers: dict[int, set[_Carrier]] = {}
+
+    def claimed(self, claim: StreamClaim) -> Exchange | None:
+        """Take a claim. Returns the exchange that it is about, which knows now all that it says but the task; None
+        if its request is still to come."""
+        carrier = (claim.pid, claim.carrier, claim.direction)
+        connection_id = claim.conn or self._carried.get(carrier, 0)
+        exchange = self._find(connection_id, claim.stream) if connection_id and claim.stream else None
+        if exchange is not None and (exchange.role is _SERVER) is (claim.direction is _RX):
+            _apply(claim, exchange)
+            if claim.direction is _TX:
+                self._note("claims", "came_after_its_request")
+            return exchange
+        self._wait((claim.conn or carrier, claim.stream), claim)
+        return None
+
+    def started(self, exchange: Exchange) -> None:
+        """An exchange begins: if there is a claim on it, it knows now what that says."""
+        connection, task = exchange.connection, exchange.at.task
+        direction = _RX if exchange.role is _SERVER else _TX
+        carrier = (connection.pid, task, direction)
+        if exchange.stream and task and self._carried.get(carrier) != connection.id:
+            self._carried[carrier] = connection.id
+            self._carriers.setdefault(connection.id, set()).add(carrier)
+        if not self._waiting:
+            return
+        claim = self._waiting.pop((carrier, exchange.stream), None) if task else None
+        claim = claim or self._waiting.pop((connection.id, exchange.stream), None)
+        if claim is not None:
+            exchange.task = claim.task
+            _apply(claim, exchange)
+
+    def connection_closed(self, connection_id: int) -> None:
+        """A connection is gone."""
+        for carrier in self._carriers.pop(connection_id, ()):
+            if self._carried.get(carrier) == connection_id:
+                del self._carried[carrier]
+
+    def process_exited(self, pid: int) -> None:
+        """A process is gone: what it claimed and did not do will not come."""
+        for place, claim in list(self._waiting.items()):
+            if claim.pid == pid:
+                del self._waiting[place]
+
+    def _wait(self, place: _Place, claim: StreamClaim) -> None:
+        if self._waiting.pop(place, None) is not None or len(self._waiting) >= self._capacity:
+            self._note("claims", "request_never_came")
+        if len(self._waiting) >= self._capacity:
+            del self._waiting[next(iter(self._waiting))]
+        self._waiting[place] = claim
+
+
+def _apply(claim: StreamClaim, exchange: Exchange) -> None:
+    exchange.parent_task, exchange.own_task = claim.parent, claim.own_task
+    if claim.path and exchange.partial and not exchange.target:
+        exchange.target = claim.path
+    if claim.grpc and exchange.partial:
+        exchange.method = METHOD_OF_CALLS
+        if exchange.rpc is None:
+            exchange.rpc = Rpc("grpc", "")
+        if not exchange.rpc.method:
+            exchange.rpc.method = (claim.path or exchange.target).removeprefix("/")
