@@ -99,7 +99,8 @@ abi: $(BPF_OBJECTS) $(STAMPS)/venv ## write autotrace/abi.py anew after a change
 # --- demo services ------------------------------------------------------------------------------------------
 
 .PHONY: services
-services: $(STAMPS)/storefront $(STAMPS)/catalogue build/demo/pricing ## build the demo services
+services: $(STAMPS)/storefront $(STAMPS)/catalogue build/demo/pricing
+services: $(STAMPS)/warehouse $(STAMPS)/courier $(STAMPS)/proto build/demo/delivery ## build the demo services
 
 $(STAMPS)/storefront: demo_services/python_flask/requirements.txt scripts/make_venv.sh | packages $(STAMPS)
 	@$(STEP) "demo storefront: Flask and gunicorn" "Read pip's message above; run make again once the network is back." \
@@ -111,7 +112,32 @@ $(STAMPS)/catalogue: demo_services/node_express/package.json demo_services/node_
 		npm ci --prefix demo_services/node_express --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(STAMPS)/courier: demo_services/node_grpc/package.json demo_services/node_grpc/package-lock.json | packages $(STAMPS)
+	@$(STEP) "demo courier: grpc-js" "Read npm's message above; run make again once the network is back." \
+		npm ci --prefix demo_services/node_grpc --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(STAMPS)/warehouse: demo_services/python_grpc/requirements.txt scripts/make_venv.sh | packages $(STAMPS)
+	@$(STEP) "demo warehouse: grpcio" "Read pip's message above; run make again once the network is back." \
+		scripts/make_venv.sh $(PYTHON) build/demo/warehouse-venv --requirement $<
+	@touch $@
+
 # GO may be apt's, which the step before has only just installed.
+build/demo/protoc-gen-go: demo_services/go_grpc/go.mod demo_services/go_grpc/go.sum | packages
+	@$(STEP) "demo gRPC: protobuf's plugins for Go" "Read the Go compiler's message above; it needs Go 1.19 or newer." \
+		sh -c 'mkdir -p build/demo && cd demo_services/go_grpc && CGO_ENABLED=0 $(or $(GO),go) build -o "$(CURDIR)/build/demo/" \
+			google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc'
+	@touch $@
+
+$(STAMPS)/proto: demo_services/shop.proto scripts/make_demo_proto.sh $(STAMPS)/warehouse build/demo/protoc-gen-go
+	@$(STEP) "demo gRPC: code from $<" "Correct $<." \
+		scripts/make_demo_proto.sh build/demo/warehouse-venv/bin/python build/demo
+	@touch $@
+
+build/demo/delivery: $(wildcard demo_services/go_grpc/*.go) demo_services/go_grpc/go.mod $(STAMPS)/proto
+	@$(STEP) "demo delivery: gRPC-Go" "Read the Go compiler's message above; it needs Go 1.19 or newer." \
+		sh -c 'cd demo_services/go_grpc && CGO_ENABLED=0 $(or $(GO),go) build -o "$(CURDIR)/$@" .'
+
 build/demo/pricing: $(wildcard demo_services/go_nethttp/*.go) demo_services/go_nethttp/go.mod | packages
 	@$(STEP) "demo pricing: Go" "Read the Go compiler's message above; it needs Go 1.19 or newer." \
 		sh -c 'cd demo_services/go_nethttp && CGO_ENABLED=0 $(or $(GO),go) build -o "$(CURDIR)/$@" .'
@@ -165,5 +191,6 @@ wheel: bpf ## build a wheel that carries the BPF objects and try it in a clean e
 
 .PHONY: clean
 clean: ## remove everything that was built, the Python environment too
-	rm -rf build dist autotrace/bpf *.egg-info $(VENV) demo_services/node_express/node_modules
+	rm -rf build dist autotrace/bpf *.egg-info $(VENV) demo_services/node_*/node_modules
+	rm -rf demo_services/python_*/shop_pb2*.py demo_services/go_grpc/shop
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

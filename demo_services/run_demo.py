@@ -12,19 +12,23 @@ import argparse
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 import yaml
-from shop import BUILT, HERE, Ports, listening_ports
+from shop import BUILT, HERE, Ports, listening_ports, prepare_tls
 
 ROUNDS = 5
 BURST_REQUESTS = 80
 BURST_CONCURRENCY = 8
 START_TIMEOUT_S = 40.0
+TLS_READ_IN = ("/libssl.so.3 ", "/pricing ")
+"""Parts of what the agent says once it reads TLS: nginx's and Flask's library, and Go's own in its program."""
 STOP_TIMEOUT_S = 30.0
 AUTOTRACE = HERE.parent / ".venv" / "bin" / "autotrace"
 
@@ -43,9 +47,30 @@ def routes() -> list[dict[str, Any]]:
     return [entry["request"] for entry in entries]
 
 
-def send(port: int, route: dict[str, Any], request_id: int) -> int:
-    """Send one request over a connection of its own and return the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+class Said:
+    """Passes on what the agent says, and knows it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=self._pass_on, args=(stream,), daemon=True)
+        self._thread.start()
+
+    def __contains__(self, part: str) -> bool:
+        return any(part in line for line in self._lines)
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _pass_on(self, stream: IO[bytes]) -> None:
+        for raw in stream:
+            line = raw.decode(errors="replace")
+            self._lines.append(line)
+            print(line, end="", file=sys.stderr, flush=True)
+
+
+def send(port: int, trusted: ssl.SSLContext, route: dict[str, Any], request_id: int) -> int:
+    """Send one request over a connection of its own, with TLS, and return the status."""
+    connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=trusted)
     try:
         body = b"x" * route["body_bytes"] if "body_bytes" in route else None
         connection.request(route["method"], route["path"].replace("{id}", str(request_id)), body)
@@ -59,30 +84,34 @@ def send(port: int, route: dict[str, Any], request_id: int) -> int:
 def drive(port: int) -> int:
     """Send every route a few times, one request at a time, then a burst of several at once; say how many."""
     every_route = routes()
+    trusted = ssl.create_default_context(cafile=str(prepare_tls().certificate))
     request_id = 1000
     for _ in range(ROUNDS):
         for route in every_route:
             request_id += 1
-            send(port, route, request_id)
+            send(port, trusted, route, request_id)
     calm = request_id - 1000
     burst = next(route for route in every_route if route["path"] == "/checkout/{id}")
     with ThreadPoolExecutor(BURST_CONCURRENCY) as pool:
         ids = range(request_id + 1, request_id + 1 + BURST_REQUESTS)
-        list(pool.map(lambda number: send(port, burst, number), ids))
+        list(pool.map(lambda number: send(port, trusted, burst, number), ids))
     return calm + BURST_REQUESTS
 
 
-def wait_open(ports: Ports, agent: subprocess.Popen[bytes]) -> None:
-    wanted = set(ports) - {ports.dead}
+def wait_open(ports: Ports, agent: subprocess.Popen[bytes], said: Said) -> None:
+    """Wait until the shop is open and the agent reads its TLS. Raises DemoError."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while not wanted <= listening_ports():
+    while ports.missing() or not all(part in said for part in TLS_READ_IN):
         if agent.poll() is not None:
             raise DemoError(
                 f"autotrace ended with exit status {agent.returncode} before the shop was open; "
                 "its own message is above"
             )
         if time.monotonic() > deadline:
-            raise DemoError(f"the shop is not open after {START_TIMEOUT_S:.0f} s; see {BUILT / 'logs'}")
+            problem = "open" if ports.missing() else "seen through its TLS"
+            raise DemoError(
+                f"the shop is not {problem} after {START_TIMEOUT_S:.0f} s; see above, and {BUILT / 'logs'}"
+            )
         time.sleep(0.05)
 
 
@@ -125,21 +154,25 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _frame: interrupted.append(got))
 
-    say("starting the agent, and the shop under it: nginx, Flask, Express, Go")
+    say("starting the agent, and the shop under it: nginx, Flask, Express, Go, gRPC in Go, Python and Node")
     # A session of its own: Ctrl-C reaches only us, and we end the agent once, in order.
     # setpriv: it does not outlive us either.
     command = ["setpriv", "--pdeathsig", "TERM", str(AUTOTRACE), "run", *options, "--", *shop]
-    agent = subprocess.Popen(command, start_new_session=True)
+    agent = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    assert agent.stderr is not None
+    said = Said(agent.stderr)
     try:
-        wait_open(ports, agent)
+        wait_open(ports, agent, said)
         started = time.monotonic()
-        say(f"sending requests to http://127.0.0.1:{ports.nginx}")
-        count = drive(ports.nginx)
+        say(f"sending requests to https://127.0.0.1:{ports.nginx_tls}")
+        count = drive(ports.nginx_tls)
         say(f"{count} requests were answered in {time.monotonic() - started:.1f} s")
         lines = metrics_lines(metrics_port)
         say(f"metrics are at http://127.0.0.1:{metrics_port}/metrics while the agent runs: {lines} lines now")
         if keep:
-            say(f"the shop stays open until Ctrl-C; try http://127.0.0.1:{ports.nginx}/product/1")
+            say(
+                f"the shop stays open until Ctrl-C; try curl -k https://127.0.0.1:{ports.nginx_tls}/product/1"
+            )
         else:
             say("`make demo KEEP=1` keeps all of it up")
         while keep and not interrupted and agent.poll() is None:
@@ -147,9 +180,10 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
         say("closing the shop; the agent reports what it saw")
     finally:
         status = end(agent)
+        said.join()
     say(
-        "calls that stand as a root were made in Go, by another thread, or while Node had several requests open: "
-        "their parents are not certain, and autotrace does not guess"
+        "calls that stand as a root were made in Go, by gRPC or while serving it, by another thread, or while Node "
+        "had several requests open: their parents are not certain, and autotrace does not guess"
     )
     say(f"every span is in {spans}, a line for each batch")
     return status
@@ -170,7 +204,7 @@ def end(agent: subprocess.Popen[bytes]) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Trace the demo shop and show the traces.")
     parser.add_argument("--keep", action="store_true", help="stay up until Ctrl-C")
-    parser.add_argument("--port", type=int, default=18080, help="nginx's port; four more follow it")
+    parser.add_argument("--port", type=int, default=18080, help="nginx's port; nine more follow it")
     parser.add_argument("--metrics-port", type=int, default=9464, help="the agent's /metrics")
     options = parser.parse_args()
     try:

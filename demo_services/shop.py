@@ -1,4 +1,4 @@
-"""The demo shop: nginx in front of a Flask storefront, an Express catalogue and a Go pricing service.
+"""The demo shop: nginx in front of a Flask storefront, behind that services in Go, Node and Python, HTTP and gRPC.
 
 `python demo_services/shop.py up` starts all of it and stays until SIGTERM or Ctrl-C. Tests use `Shop` as a
 context manager. Only the standard library is needed; `make services` builds what is started here.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +21,14 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 BUILT = HERE.parent / "build" / "demo"
+BUILT_IN_PLACE = (
+    HERE / "node_express" / "node_modules" / "express",
+    HERE / "node_grpc" / "node_modules" / "@grpc",
+    HERE / "python_flask" / "shop_pb2_grpc.py",
+    HERE / "python_grpc" / "shop_pb2_grpc.py",
+)
+"""What `make services` puts beside the services' sources."""
+
 LISTEN = "0A"
 
 
@@ -27,34 +37,112 @@ class ShopError(Exception):
 
 
 class Ports(NamedTuple):
-    """Five ports in a row. Nothing ever listens on `dead`."""
+    """Ten ports in a row, each named after the service that listens there; on those that end in `_tls` with TLS.
+
+    Nothing ever listens on `dead`.
+    """
 
     nginx: int
     storefront: int
     catalogue: int
     pricing: int
     dead: int
+    nginx_tls: int
+    pricing_tls: int
+    delivery: int
+    warehouse: int
+    courier: int
 
     @classmethod
     def from_base(cls, base: int) -> Ports:
-        return cls(*range(base, base + 5))
+        return cls(*range(base, base + len(cls._fields)))
+
+    def missing(self) -> dict[str, int]:
+        """The ports by name on which nobody listens yet, and somebody will."""
+        taken = listening_ports()
+        return {name: port for name, port in self._asdict().items() if name != "dead" and port not in taken}
 
 
 def listening_ports() -> set[int]:
-    """TCP ports of IPv4 on which somebody listens here.
+    """TCP ports on which somebody listens here, on IPv4 or on IPv6: grpcio takes IPv4 on a socket of IPv6.
 
-    Read from /proc/net/tcp rather than found out by connecting: a probe would be an exchange, or a refused
+    Read from /proc rather than found out by connecting: a probe would be an exchange, or a refused
     connection, in the traces of whoever watches the shop.
     """
-    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    tables = [path for path in map(Path, ("/proc/net/tcp", "/proc/net/tcp6")) if path.exists()]
+    rows = [row.split() for table in tables for row in table.read_text().splitlines()[1:]]
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTEN}
 
 
-class Shop:
-    """The four services as child processes, each with its access log in `log_dir`.
+class TlsFiles(NamedTuple):
+    """The shop's certificate with its key, and the directory with its own copy of OpenSSL."""
 
-    Service names are `nginx`, `storefront`, `catalogue` and `pricing`. Ports are `base_port` and the four
-    that follow it.
+    certificate: Path
+    key: Path
+    libraries: Path
+
+
+def prepare_tls(directory: Path = BUILT / "tls") -> TlsFiles:
+    """Make what the shop's TLS needs in `directory`, where it is not there yet. Raises ShopError.
+
+    The copy of OpenSSL is for the agent: a probe in a library's file is hit by every program that maps the file,
+    and programs that are not of the shop must not be touched.
+    """
+    files = TlsFiles(directory / "cert.pem", directory / "key.pem", directory / "libraries")
+    files.libraries.mkdir(parents=True, exist_ok=True)
+    try:
+        if not files.certificate.exists():
+            _make_certificate(files)
+        for library in _openssl_of(_find_program("nginx")):
+            _copy_if_new(library, files.libraries / library.name)
+    except subprocess.CalledProcessError as error:
+        raise ShopError(
+            f"the shop's TLS cannot be prepared: {Path(error.cmd[0]).name} says {error.stderr.strip()}"
+        ) from error
+    except OSError as error:
+        raise ShopError(f"the shop's TLS cannot be prepared: {error}") from error
+    return files
+
+
+def _make_certificate(files: TlsFiles) -> None:
+    command = [
+        *("openssl", "req", "-x509", "-nodes", "-days", "3650"),
+        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
+        *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+    ]
+    with tempfile.TemporaryDirectory(dir=files.certificate.parent) as made:
+        key, certificate = Path(made, "key.pem"), Path(made, "cert.pem")
+        subprocess.run(
+            [*command, "-keyout", str(key), "-out", str(certificate)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        key.replace(files.key)
+        certificate.replace(files.certificate)
+
+
+def _openssl_of(program: str) -> list[Path]:
+    """The files of OpenSSL's shared libraries that a program loads; none if it has its own inside."""
+    listed = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+    found = (line.split()[2] for line in listed.splitlines() if "=> /" in line)
+    return [Path(path) for path in found if Path(path).name.startswith(("libssl.", "libcrypto."))]
+
+
+def _copy_if_new(source: Path, target: Path) -> None:
+    """A process may have the old copy mapped, so it is replaced and not written to."""
+    have, want = target.stat() if target.exists() else None, source.stat()
+    if have is None or (have.st_size, have.st_mtime_ns) != (want.st_size, want.st_mtime_ns):
+        with tempfile.TemporaryDirectory(dir=target.parent.parent) as made:
+            shutil.copy2(source, made)
+            Path(made, target.name).replace(target)
+
+
+class Shop:
+    """The services as child processes, each with its access log in `log_dir`.
+
+    Service names are `nginx`, `storefront`, `catalogue` and `pricing`, which speak HTTP, and `delivery`,
+    `warehouse` and `courier`, which speak gRPC. Ports are `base_port` and the nine that follow it.
     """
 
     def __init__(self, base_port: int = 18080, log_dir: Path = BUILT / "logs") -> None:
@@ -78,7 +166,7 @@ class Shop:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports.nginx}"
+        return f"https://127.0.0.1:{self.ports.nginx_tls}"
 
     def pid(self, service: str) -> int:
         """The first process of a service; nginx's and gunicorn's workers are its children."""
@@ -90,8 +178,9 @@ class Shop:
     def access_log(self, service: str) -> list[dict[str, Any]]:
         """What the service itself says it answered, in the order the requests ended.
 
-        Each entry has `time` (Unix seconds, when the request ended), `method`, `path` (no query), `status`
-        and `duration` (seconds).
+        Each entry has `time` (Unix seconds, when the request ended), `method`, `status` and `duration`
+        (seconds). One of HTTP has the `path` (no query), nginx's also the `scheme`; one of gRPC has the
+        parcel's `id` and `messages`, how many were sent back.
         """
         with self.access_log_path(service).open() as lines:
             return [json.loads(line) for line in lines]
@@ -99,7 +188,7 @@ class Shop:
     def start(self) -> None:
         """Start the services, with empty access logs.
 
-        Raises ShopError if one is not built, or if a port is taken.
+        Raises ShopError if one is not built, if a port is taken, or if a certificate cannot be made.
         """
         taken = sorted(listening_ports() & set(self.ports))
         if taken:
@@ -108,10 +197,11 @@ class Shop:
                 "or end that program"
             )
         commands = self._commands()
-        for command in commands.values():
-            if not Path(command[0]).exists():
-                raise ShopError(f"{command[0]} does not exist; build the demo services with `make services`")
+        for file in [*(Path(command[0]) for command in commands.values()), *BUILT_IN_PLACE]:
+            if not file.exists():
+                raise ShopError(f"{file} does not exist; build the demo services with `make services`")
         self.log_dir.mkdir(parents=True, exist_ok=True)
+        self._tls = prepare_tls()
         self._prepare_nginx()
         for service, command in commands.items():
             self.access_log_path(service).write_bytes(b"")
@@ -119,14 +209,14 @@ class Shop:
 
     def wait_ready(self, timeout: float = 30.0) -> None:
         """Wait until all services listen; they answer from then on. Raises ShopError if one does not."""
-        wanted = set(self.ports) - {self.ports.dead}
         deadline = time.monotonic() + timeout
-        while not wanted <= listening_ports():
+        while missing := self.ports.missing():
             self.check()
             if time.monotonic() > deadline:
-                missing = ", ".join(str(port) for port in sorted(wanted - listening_ports()))
+                name, port = next(iter(missing.items()))
                 raise ShopError(
-                    f"nothing listens on port {missing} after {timeout:.0f} s; see the logs in {self.log_dir}"
+                    f"nothing listens on port {port} after {timeout:.0f} s; "
+                    f"the reason is in {self._log_path(name.removesuffix('_tls'))}"
                 )
             time.sleep(0.05)
 
@@ -136,7 +226,7 @@ class Shop:
             if process.poll() is not None:
                 raise ShopError(
                     f"{service} ended with exit status {process.returncode}; "
-                    f"the reason is in {self.log_dir / service}.log"
+                    f"the reason is in {self._log_path(service)}"
                 )
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -153,11 +243,21 @@ class Shop:
                 process.wait()
         self.processes.clear()
 
+    def _log_path(self, service: str) -> Path:
+        return self.log_dir / f"{service}.log"
+
     def _commands(self) -> dict[str, list[str]]:
+        """How each service is started; nobody comes before those that it calls."""
         run_dir = self.log_dir / "nginx"
         as_root = ["-g", "user root;"] if os.geteuid() == 0 else []
         return {
             "pricing": [str(BUILT / "pricing")],
+            "courier": [_find_program("node"), str(HERE / "node_grpc" / "courier.js")],
+            "warehouse": [
+                str(BUILT / "warehouse-venv" / "bin" / "python"),
+                str(HERE / "python_grpc" / "warehouse.py"),
+            ],
+            "delivery": [str(BUILT / "delivery")],
             "catalogue": [_find_program("node"), str(HERE / "node_express" / "catalogue.js")],
             "storefront": [
                 str(BUILT / "storefront-venv" / "bin" / "gunicorn"),
@@ -182,6 +282,9 @@ class Shop:
             "RUN_DIR": run_dir,
             "ACCESS_LOG": self.access_log_path("nginx"),
             "FRONT_PORT": self.ports.nginx,
+            "FRONT_TLS_PORT": self.ports.nginx_tls,
+            "TLS_CERT": self._tls.certificate,
+            "TLS_KEY": self._tls.key,
             "STOREFRONT_PORT": self.ports.storefront,
             "CATALOGUE_PORT": self.ports.catalogue,
             "PRICING_PORT": self.ports.pricing,
@@ -193,10 +296,10 @@ class Shop:
     def _spawn(self, service: str, command: list[str]) -> None:
         environment = {
             **os.environ,
-            "STOREFRONT_PORT": str(self.ports.storefront),
-            "CATALOGUE_PORT": str(self.ports.catalogue),
-            "PRICING_PORT": str(self.ports.pricing),
-            "DEAD_PORT": str(self.ports.dead),
+            **{f"{name.upper()}_PORT": str(port) for name, port in self.ports._asdict().items()},
+            "TLS_CERT": str(self._tls.certificate),
+            "TLS_KEY": str(self._tls.key),
+            "LD_LIBRARY_PATH": f"{self._tls.libraries}:{os.environ.get('LD_LIBRARY_PATH', '')}",
             "ACCESS_LOG": str(self.access_log_path(service)),
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
@@ -206,7 +309,7 @@ class Shop:
             environment["OTEL_SERVICE_NAME"] = service
         # setpriv: a service never outlives us, even if we are killed. A session of its own: Ctrl-C in the
         # terminal reaches us alone, and we end the services in order.
-        with (self.log_dir / f"{service}.log").open("wb") as log:
+        with self._log_path(service).open("wb") as log:
             self.processes[service] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
                 stdin=subprocess.DEVNULL,
@@ -230,7 +333,11 @@ def up(base_port: int, log_dir: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda got, _frame: caught.append(got))
     with Shop(base_port, log_dir) as shop:
-        print(f"the shop is open at {shop.url}; access logs are in {shop.log_dir}", flush=True)
+        print(
+            f"the shop is open at {shop.url} and, without TLS, at port {shop.ports.nginx}; "
+            f"access logs are in {shop.log_dir}",
+            flush=True,
+        )
         while not caught:
             shop.check()
             time.sleep(0.2)
@@ -240,7 +347,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run the demo shop.")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("up", help="start all services and stay until SIGTERM or Ctrl-C")
-    command.add_argument("--port", type=int, default=18080, help="nginx's port; four more follow it")
+    command.add_argument("--port", type=int, default=18080, help="nginx's port; nine more follow it")
     command.add_argument("--logs", type=Path, default=BUILT / "logs", help="directory for the logs")
     options = parser.parse_args()
     try:

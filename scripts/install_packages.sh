@@ -9,7 +9,7 @@ required=(
 	clang llvm libbpf-dev  # build them
 	clang-format           # make lint
 	ca-certificates        # for pip, npm
-	nginx                  # the demo shop's front
+	nginx openssl          # the demo shop's front, its certificate
 )
 # Used by the benchmark and by people; not every release has them.
 wanted=(wrk bpftool)

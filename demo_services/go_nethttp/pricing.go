@@ -124,7 +124,16 @@ func main() {
 	mux.HandleFunc("/reserve/", reserve)
 	mux.HandleFunc("/archive/", archive)
 	mux.HandleFunc("/quote/", quote(catalogue))
+	mux.HandleFunc("/charge/", archive)
+	handler := logged(mux, out)
 
+	if certificate := os.Getenv("TLS_CERT"); certificate != "" {
+		encrypted := "127.0.0.1:" + setting("PRICING_TLS_PORT", "18086")
+		fmt.Fprintf(os.Stderr, "pricing listens on %s with TLS\n", encrypted)
+		go func() {
+			log.Fatal(http.ListenAndServeTLS(encrypted, certificate, setting("TLS_KEY", "key.pem"), handler))
+		}()
+	}
 	fmt.Fprintf(os.Stderr, "pricing listens on %s\n", address)
-	log.Fatal(http.ListenAndServe(address, logged(mux, out)))
+	log.Fatal(http.ListenAndServe(address, handler))
 }

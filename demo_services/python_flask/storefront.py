@@ -1,20 +1,27 @@
-"""The shop's storefront: what a browser talks to, behind nginx. It calls the catalogue and pricing services.
+"""The shop's storefront: what a browser talks to, behind nginx. It calls catalogue, pricing and delivery.
 
 Ordinary Flask code for gunicorn's thread workers; there is no tracing in it. Every path carries the
 request's id, and the id is passed on in the path of every call, so that the access logs tell which call
 belongs to which request.
 """
 
+import functools
 import http.client
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import requests
+import shop_pb2
+import shop_pb2_grpc
 from flask import Flask, Response, request
 
 CATALOGUE_PORT = int(os.environ.get("CATALOGUE_PORT", "18082"))
 PRICING_PORT = int(os.environ.get("PRICING_PORT", "18083"))
+PRICING_TLS_PORT = int(os.environ.get("PRICING_TLS_PORT", "18086"))
+DELIVERY_PORT = int(os.environ.get("DELIVERY_PORT", "18087"))
+TLS_CERT = os.environ.get("TLS_CERT", "cert.pem")
 DEAD_PORT = int(os.environ.get("DEAD_PORT", "18084"))
 DOWNLOAD_BYTES = 3 * 1024 * 1024
 DOWNLOAD_BYTES_MAX = 16 * 1024 * 1024
@@ -23,11 +30,17 @@ app = Flask(__name__)
 sessions = threading.local()
 
 
-def call_kept_alive(port: int, path: str) -> requests.Response:
-    """GET over this thread's session, which keeps its connections open from one request to the next."""
+def session() -> requests.Session:
+    """This thread's session, which keeps its connections open from one request to the next."""
     if not hasattr(sessions, "session"):
         sessions.session = requests.Session()
-    return sessions.session.get(f"http://127.0.0.1:{port}{path}", timeout=10)
+    return sessions.session
+
+
+@functools.cache
+def delivery() -> shop_pb2_grpc.DeliveryStub:
+    """The delivery service, over a connection that all threads share; made late, because gunicorn forks."""
+    return shop_pb2_grpc.DeliveryStub(grpc.insecure_channel(f"127.0.0.1:{DELIVERY_PORT}"))
 
 
 def call_once(port: int, method: str, path: str, body: bytes | None = None) -> int:
@@ -45,7 +58,7 @@ def call_once(port: int, method: str, path: str, body: bytes | None = None) -> i
 @app.get("/product/<request_id>")
 def product(request_id: str):
     """One call over a kept-alive connection; the catalogue asks for the price."""
-    answer = call_kept_alive(CATALOGUE_PORT, f"/item/{request_id}")
+    answer = session().get(f"http://127.0.0.1:{CATALOGUE_PORT}/item/{request_id}", timeout=10)
     return answer.json(), answer.status_code
 
 
@@ -132,3 +145,38 @@ def upload(request_id: str):
     """A large request body, sent on to the pricing service."""
     status = call_once(PRICING_PORT, "POST", f"/archive/{request_id}", request.get_data())
     return {"id": request_id}, status
+
+
+@app.post("/pay/<request_id>")
+def pay(request_id: str):
+    """A call with TLS, over a kept-alive connection."""
+    url = f"https://127.0.0.1:{PRICING_TLS_PORT}/charge/{request_id}"
+    answer = session().post(url, request.get_data(), verify=TLS_CERT, timeout=10)
+    return answer.json(), answer.status_code
+
+
+@app.post("/ship/<request_id>")
+def ship(request_id: str):
+    """gRPC through three services, the last of which asks for a price by HTTP; the request's body is the note."""
+    parcel = shop_pb2.Parcel(id=request_id, note=request.get_data(as_text=True))
+    receipt = delivery().Ship(parcel, timeout=10)
+    return {"id": request_id, "handled_by": list(receipt.handled_by), "price": receipt.price}, 201
+
+
+@app.get("/track/<request_id>")
+def track(request_id: str):
+    """A stream through three gRPC services, each of which adds to it."""
+    positions = delivery().Track(shop_pb2.Parcel(id=request_id), timeout=10)
+    return {"id": request_id, "places": [position.place for position in positions]}
+
+
+@app.get("/find/<request_id>")
+def find(request_id: str):
+    """The last of three gRPC services does not know the parcel."""
+    try:
+        position = delivery().Find(shop_pb2.Parcel(id=request_id), timeout=10)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return {"id": request_id}, 404
+        raise
+    return {"id": request_id, "place": position.place}
