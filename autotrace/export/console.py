@@ -217,14 +217,15 @@ def _span_line(
     left.append(_printable(_title(span)), error)
     if span.is_error and status is None:
         left.append(f" {_printable(str(attributes.get('error.type', span.status_message)))}", error)
-    right = 3 + 1 + 9 + 2 + _BAR_WIDTH + 2 + _LINK_WIDTH
+    shown = "  -" if status is None else f"{status!s:>3}"
+    right = len(shown) + 1 + 9 + 2 + _BAR_WIDTH + 2 + _LINK_WIDTH
     room = max(width - right - 1, 20)
     if left.cell_len > room:
         left.truncate(room - 1)
         left.append(glyphs.cut)
     left.pad_right(room - left.cell_len)
     seconds = max(span.end_unix_ns - span.start_unix_ns, 0) / 1e9
-    left.append(f" {'-' if status is None else status!s:>3} ", error)
+    left.append(f" {shown} ", error)
     left.append(f"{_duration(seconds, glyphs):>9}  ")
     left.append(_bar(span, glyphs, begin, length), "red" if span.is_error else styles[span.process.service])
     method = str(attributes.get("autotrace.link.method", ""))
@@ -242,7 +243,8 @@ def _title(span: Span) -> str:
         return span.name
     port = span.attributes.get("server.port")
     method, _, rest = span.name.partition(" ")
-    return f"{method} {address}{f':{port}' if port else ''}{rest}"
+    scheme = "https://" if str(span.attributes.get("url.full", "")).startswith("https:") else ""
+    return f"{method} {scheme}{address}{f':{port}' if port else ''}{rest}"
 
 
 def _bar(span: Span, glyphs: _Glyphs, begin: int, length: int) -> str:

@@ -172,6 +172,15 @@ def test_however_the_launcher_ends_no_service_stays(tmp_path: Path, number: sign
     assert not listening_ports() & set(Ports.from_base(base))
 
 
+def test_a_service_that_ends_is_named_with_its_log(tmp_path: Path) -> None:
+    with Shop(free_base_port(), tmp_path) as shop:
+        shop.check()
+        os.kill(shop.pid("courier"), signal.SIGKILL)
+        shop.processes["courier"].wait(10)
+        with pytest.raises(ShopError, match=f"courier ended .* in {tmp_path}/courier.log"):
+            shop.check()
+
+
 def test_a_port_that_is_taken_is_named(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(ShopError, match=f"port {shop.ports.nginx} is in use"):
         Shop(shop.ports.nginx, tmp_path).start()

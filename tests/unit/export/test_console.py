@@ -71,6 +71,21 @@ def test_a_trace_is_a_tree() -> None:
     ]
 
 
+def test_a_call_with_tls_says_so_and_a_long_status_leaves_the_columns_where_they_are() -> None:
+    secure = {"url.full": "https://stock:80/stock/7", **STOCK}
+    called = {"rpc.response.status_code": "NOT_FOUND", "error.type": "NOT_FOUND", "server.address": "stock"}
+    trace = [
+        span(1, 0, "shop", "GET /stock/{id}", Role.CLIENT, (0, 9), "none", **secure),
+        span(2, 1, "shop", "shop.Stock/Find", Role.CLIENT, (0, 9), "thread", status=0, **called),
+    ]
+    bar = "━" * 18
+    assert render_traces(trace).splitlines()[1:] == [
+        f"shop -> GET https://stock:80/stock/{{id}}                  200    9.0 ms  {bar}  root",
+        f"╰─ shop -> shop.Stock/Find stock                   NOT_FOUND    9.0 ms  {bar}  thread",
+        "",
+    ]
+
+
 def test_ascii_where_the_stream_has_nothing_better() -> None:
     assert render_traces(TRACE, unicode=False).isascii()
 
