@@ -64,7 +64,8 @@ struct tls_call {
 	__u32 run;
 	__u8 direction; /* enum at_direction, or TLS_NO_BYTES */
 	__u8 captured;
-	__u8 pad[2];
+	__u8 outer; /* what it calls of the library for the same session is part of it */
+	__u8 pad;
 };
 
 struct thread {
@@ -103,6 +104,7 @@ struct tls_session {
 	__u64 candidate; /* socket that one sign speaks for; see bpf/tls/binding.h */
 	__u64 candidate_id;
 	__u64 position[2]; /* plaintext bytes that moved while the connection was not known */
+	__u64 early;	   /* how many were sent as early data */
 	__u8 signs;
 	__u8 by_signs;	 /* bound by signs, not by a call inside a call */
 	__u8 from_start; /* seen being made */

@@ -10,6 +10,32 @@
 
 #include "../http/turns.h"
 
+/* Plaintext that a call of a TLS library is about to encrypt. */
+static __always_inline void capture_write(const struct at_watched *process, struct thread *thread, __u64 sk,
+					  struct conn *conn, struct user_bytes *bytes)
+{
+	__u64 cause = conn->speaker == AT_TX ? 0 : take_cause(thread, conn->id);
+	struct at_context at;
+
+	fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
+	capture(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
+}
+
+/* If the thread is inside a write of a TLS library whose connection was not known when it began, and is now, the
+ * plaintext is captured before its ciphertext leaves. */
+static __always_inline void capture_waiting_write(const struct at_watched *process, struct thread *thread,
+						  __u64 sk, struct conn *conn)
+{
+	struct tls_call *call = &thread->tls_call;
+	struct user_bytes bytes = one_buffer(call->buffer, call->length);
+
+	if (call->captured || call->direction != AT_TX || !call->buffer || call->session != conn->ssl ||
+	    !in_tls_call(thread))
+		return;
+	call->captured = 1;
+	capture_write(process, thread, sk, conn, &bytes);
+}
+
 static __always_inline void send_begins(const struct at_watched *process, struct sock *sk,
 					struct user_bytes *bytes)
 {
@@ -24,24 +50,23 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 		conn = make_conn(sk, AT_CONN_ESTABLISHED);
 	if (!conn)
 		return;
-	if (conn->tls) {
-		tls_bytes_move((__u64)sk, AT_TX);
-		return;
-	}
-	thread->sending_sk = (__u64)sk;
-	thread->unread = 0;
-	if (conn->speaker != AT_TX)
-		cause = take_cause(thread, conn->id);
-	if (bytes->pieces && !bytes->length)
-		bytes->length = pieces_length(bytes->base, bytes->pieces);
-	if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
-		return;
-	fill_context(&at, process, thread, now, cause);
-	thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
-	if (conn->tls) { /* as these bytes have shown */
+	if (!conn->tls) {
+		thread->sending_sk = (__u64)sk;
+		thread->unread = 0;
+		if (conn->speaker != AT_TX)
+			cause = take_cause(thread, conn->id);
+		if (bytes->pieces && !bytes->length)
+			bytes->length = pieces_length(bytes->base, bytes->pieces);
+		if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
+			return;
+		fill_context(&at, process, thread, now, cause);
+		thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
+		if (!conn->tls) /* nor have these bytes shown that it is */
+			return;
 		thread->sending_sk = 0;
-		tls_bytes_move((__u64)sk, AT_TX);
 	}
+	tls_bytes_move((__u64)sk, AT_TX);
+	capture_waiting_write(process, thread, (__u64)sk, conn);
 }
 
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */

@@ -48,7 +48,7 @@ int gnutls_send_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int gnutls_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s64)ARCH_RESULT(ctx));
+	tls_call_ends((__s64)ARCH_RESULT(ctx), 0);
 	return 0;
 }
 

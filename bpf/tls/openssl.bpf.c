@@ -7,6 +7,8 @@
  */
 #include "tls.h"
 
+#define SSL_EARLY_DATA_REJECTED 1 /* include/openssl/ssl.h */
+
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
 
@@ -82,11 +84,54 @@ int ssl_sendfile_enters(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The return of any of them; results of 32 bits have their sign there. */
+/* int SSL_read_early_data(SSL *ssl, void *buf, size_t num, size_t *readbytes): calls SSL_accept and SSL_read_ex */
+SEC("uprobe")
+int ssl_read_early_data_enters(struct pt_regs *ctx)
+{
+	tls_call_begins(ARCH_PARAM0(ctx), AT_RX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_is_outer();
+	return 0;
+}
+
+/* int SSL_write_early_data(SSL *ssl, const void *buf, size_t num, size_t *written): calls SSL_connect and SSL_write_ex,
+ * and sends what they made only then. */
+SEC("uprobe")
+int ssl_write_early_data_enters(struct pt_regs *ctx)
+{
+	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_is_outer();
+	return 0;
+}
+
+/* The return of both. */
+SEC("uprobe")
+int ssl_early_data_call_returns(struct pt_regs *ctx)
+{
+	tls_call_ends((__s32)ARCH_RESULT(ctx), 1);
+	return 0;
+}
+
+/* int SSL_get_early_data_status(const SSL *ssl) */
+SEC("uprobe")
+int ssl_early_data_status_enters(struct pt_regs *ctx)
+{
+	tls_early_data_asked(ARCH_PARAM0(ctx));
+	return 0;
+}
+
+SEC("uprobe")
+int ssl_early_data_status_returns(struct pt_regs *ctx)
+{
+	if ((__s32)ARCH_RESULT(ctx) == SSL_EARLY_DATA_REJECTED)
+		tls_early_data_refused();
+	return 0;
+}
+
+/* The return of any of the others; results of 32 bits have their sign there. */
 SEC("uprobe")
 int ssl_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s32)ARCH_RESULT(ctx));
+	tls_call_ends((__s32)ARCH_RESULT(ctx), 0);
 	return 0;
 }
 
@@ -94,7 +139,7 @@ int ssl_call_returns(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_long_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s64)ARCH_RESULT(ctx));
+	tls_call_ends((__s64)ARCH_RESULT(ctx), 0);
 	return 0;
 }
 

@@ -44,16 +44,6 @@ static __always_inline bool is_fresh(const struct tls_session *session)
 	return !session->sk && !session->position[AT_RX] && !session->position[AT_TX];
 }
 
-static __always_inline void capture_write(const struct at_watched *process, struct thread *thread, __u64 sk,
-					  struct conn *conn, struct user_bytes *bytes)
-{
-	__u64 cause = conn->speaker == AT_TX ? 0 : take_cause(thread, conn->id);
-	struct at_context at;
-
-	fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
-	capture(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
-}
-
 /* `call` of the library begins: see tls_call_begins. */
 static __always_inline void call_begins(const struct at_watched *process, struct thread *thread,
 					struct tls_session *session, struct tls_call *call, __u64 id,
@@ -69,6 +59,7 @@ static __always_inline void call_begins(const struct at_watched *process, struct
 	call->run = thread->run;
 	call->direction = direction;
 	call->captured = 0;
+	call->outer = 0;
 	if (direction != AT_TX || !length || !buffer)
 		return;
 	conn = session_conn(session);
@@ -96,6 +87,8 @@ __noinline int tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 le
 
 	if (!thread || !id)
 		return 0;
+	if (in_tls_call(thread) && thread->tls_call.outer && thread->tls_call.session == id)
+		return 0;
 	session = find_or_add_session(id);
 	if (!session)
 		return 0;
@@ -103,6 +96,43 @@ __noinline int tls_call_begins(__u64 id, __u32 direction, __u64 buffer, __u64 le
 	tls_session_used(thread, session, id, direction != AT_TX || is_fresh(session));
 	call_begins(process, thread, session, &thread->tls_call, id, direction, buffer, length, done);
 	return 0;
+}
+
+/* The call that has just begun is made of other calls of the library: they are not looked at. */
+static __always_inline void tls_call_is_outer(void)
+{
+	struct thread *thread = current_watched() ? known_thread() : 0;
+
+	if (thread)
+		thread->tls_call.outer = 1;
+}
+
+/* The program asks what became of its early data. */
+static __always_inline void tls_early_data_asked(__u64 id)
+{
+	struct thread *thread = current_watched() ? known_thread() : 0;
+
+	if (thread)
+		thread->tls_call =
+			(struct tls_call){.session = id, .run = thread->run, .direction = TLS_NO_BYTES};
+}
+
+/* The other end has thrown away what was sent as early data: the program sends it again. These are the same bytes of
+ * the stream, so they are no second request (RFC 8446 section 4.2.10). */
+static __always_inline void tls_early_data_refused(void)
+{
+	struct thread *thread = current_watched() ? known_thread() : 0;
+	struct tls_session *session = thread ? find_session(thread->tls_call.session) : 0;
+	struct conn *conn;
+
+	if (!session || !session->early)
+		return;
+	conn = session_conn(session);
+	if (conn && conn->reach[AT_TX].end == session->early)
+		conn->reach[AT_TX].end = 0;
+	if (session->position[AT_TX] == session->early)
+		session->position[AT_TX] = 0;
+	session->early = 0;
 }
 
 static __always_inline void plaintext_received(const struct at_watched *process, struct thread *thread,
@@ -149,6 +179,8 @@ static __always_inline void call_ends(const struct at_watched *process, struct t
 	/* No more than it was given, whatever stands there. */
 	if (!moved_bytes || moved_bytes > call->length)
 		return;
+	if (call->outer && direction == AT_TX)
+		session->early += moved_bytes;
 	conn = session_conn(session);
 	if (!conn) {
 		session->position[direction & 1] += moved_bytes;
@@ -162,14 +194,15 @@ static __always_inline void call_ends(const struct at_watched *process, struct t
 		plaintext_sent(process, thread, session->sk, conn, &bytes, call->captured);
 }
 
-/* The call of the library that the thread is in has returned `result`. A global function: see iov.h. */
-__noinline int tls_call_ends(__s64 result)
+/* The call of the library that the thread is in has returned `result`; `outer` if it is one made of others. A global
+ * function: see iov.h. */
+__noinline int tls_call_ends(__s64 result, __u32 outer)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? known_thread() : 0;
 	struct tls_call call;
 
-	if (!thread || !thread->tls_call.session)
+	if (!thread || !thread->tls_call.session || thread->tls_call.outer > outer)
 		return 0;
 	call = thread->tls_call;
 	thread->tls_call.session = 0;

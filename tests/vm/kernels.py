@@ -32,6 +32,10 @@ MODULES = (
     "inet_diag",
     "tcp_diag",
     "unix_diag",
+    "tls",
+    "gcm",
+    "ctr",
+    "ghash_generic",
 )
 """What a guest loads, each after the modules it depends on. There is no module loader in a guest: what a test
 needs must be here."""
