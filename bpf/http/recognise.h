@@ -20,11 +20,19 @@ static __always_inline bool upper(__u8 c)
 	return c >= 'A' && c <= 'Z';
 }
 
+#define CONNECT_LOOK 3
+
+/* Is it CONNECT, the only method that begins like this? */
+static __always_inline bool is_connect(const __u8 *method)
+{
+	return method[0] == 'C' && method[1] == 'O' && method[2] == 'N';
+}
+
 /* Can `c` be the first byte of the target of a request whose method begins with `method` (RFC 9112 section 3.2)?
  * PRI * is HTTP/2 (RFC 9113 section 3.4), and some protocols' commands look like methods. */
 static __always_inline bool begins_target(__u8 c, const __u8 *method)
 {
-	if (method[0] == 'C' && method[1] == 'O' && method[2] == 'N')
+	if (is_connect(method))
 		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || upper(c) || c == '[';
 	return c == '/' || c == ' ' || c == 'h' || c == 'H' || (c == '*' && method[0] == 'O');
 }

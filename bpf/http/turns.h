@@ -99,6 +99,38 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 	return end;
 }
 
+/* TLS begins in the tunnel that a CONNECT has made (RFC 9110 section 9.3.6). From here on it is another connection: to
+ * whoever is at the tunnel's other end, with a stream of its own. */
+static __always_inline void enter_tunnel(__u64 key, struct conn *conn, __u64 ts)
+{
+	if (conn->announced)
+		send_conn_event(AT_CONN_CLOSE, key, ts, 0);
+	conn->id = fresh_id();
+	conn->announced = 0;
+	conn->asks_tunnel = 0;
+	conn->protocol = PROTOCOL_UNKNOWN;
+	conn->turn = 0;
+	tell_of_tls();
+	mark_tls(conn);
+}
+
+/* A call on a connection whose last request was a CONNECT: does TLS begin with it? */
+static __always_inline bool enters_tunnel(__u64 key, struct conn *conn, __u32 slot,
+					  const struct user_bytes *bytes)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u32 length = copy_bytes(bytes, 0, TLS_RECORD_LOOK, slot);
+
+	if (!scratch || !length)
+		return 0;
+	if (conn->tls || !starts_tls_record(scratch->data, length)) {
+		conn->asks_tunnel = conn->protocol != PROTOCOL_STOPPED;
+		return 0;
+	}
+	enter_tunnel(key, conn, scratch->event.at.ts);
+	return 1;
+}
+
 /* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
  * and the position. A global function: see iov.h. */
 __noinline int capture_described(__u64 key, __u32 slot)
@@ -111,10 +143,14 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	const struct user_bytes *bytes;
 	bool new_turn;
 
-	if (!conn || !scratch || conn->protocol == PROTOCOL_STOPPED)
+	if (!conn || !scratch)
 		return 1;
 	bytes = &scratch->bytes;
 	direction = scratch->event.direction & 1;
+	if (conn->asks_tunnel && conn->speaker != direction && enters_tunnel(key, conn, slot, bytes))
+		return 1;
+	if (conn->protocol == PROTOCOL_STOPPED)
+		return 1;
 	position = scratch->event.position;
 	call_end = position + bytes->length;
 	new_turn = conn->speaker != direction;
@@ -164,6 +200,8 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	if (is_preface(scratch->data, length))
 		return NO_HTTP1;
 	start = recognise(scratch->data, length);
+	if (start == START_REQUEST && length > CONNECT_LOOK)
+		conn->asks_tunnel = is_connect(scratch->data);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
 			if (!conn->tls && starts_tls_record(scratch->data, length)) {

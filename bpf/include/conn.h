@@ -122,11 +122,23 @@ static __always_inline struct conn *find_conn(struct sock *sk)
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
+/* An id that no other connection has had; 0 if there is none. */
+static __always_inline __u64 fresh_id(void)
+{
+	__u32 zero = 0;
+	__u64 *id = bpf_map_lookup_elem(&next_id, &zero);
+
+	if (!id)
+		return 0;
+	*id += 1;
+	return *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
+}
+
 /* A function of its own, and put together in a slot, for the sake of the stack: see add_thread. */
 __noinline int add_conn(__u64 key, __u32 flags)
 {
-	__u32 zero = 0, slot = free_slot();
-	__u64 *id = bpf_map_lookup_elem(&next_id, &zero);
+	__u32 slot = free_slot();
+	__u64 id = fresh_id();
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	struct sock *sk = (struct sock *)key;
 	struct conn *conn;
@@ -139,8 +151,7 @@ __noinline int add_conn(__u64 key, __u32 flags)
 	scratch->taken = 1;
 	conn = (struct conn *)scratch->data;
 	__builtin_memset(conn, 0, sizeof(*conn));
-	*id += 1;
-	conn->id = *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
+	conn->id = id;
 	conn->pid = bpf_get_current_pid_tgid() >> 32;
 	conn->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	conn->speaker = TURN_NONE;

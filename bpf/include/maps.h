@@ -50,7 +50,8 @@ struct conn {
 	__u8 in_head[2]; /* a head was begun, and its end was not captured */
 	__u8 whole;	 /* the answers' windows go to user space whole: several requests wait, or a HEAD */
 	__u8 tls; /* it speaks TLS: its own bytes are not captured, and all of the above is about its plaintext */
-	__u8 pad[3];
+	__u8 asks_tunnel; /* its last request was a CONNECT: TLS may begin in the middle of it */
+	__u8 pad[2];
 	__u64 ssl;   /* the TLS session whose plaintext it carries, once that is known */
 	__u64 claim; /* until then, the one that the last sign spoke for; see bpf/tls/binding.h */
 };

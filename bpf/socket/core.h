@@ -57,7 +57,7 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 			cause = take_cause(thread, conn->id);
 		if (bytes->pieces && !bytes->length)
 			bytes->length = pieces_length(bytes->base, bytes->pieces);
-		if (!bytes->length || conn->protocol == PROTOCOL_STOPPED)
+		if (!bytes->length || (conn->protocol == PROTOCOL_STOPPED && !conn->asks_tunnel))
 			return;
 		fill_context(&at, process, thread, now, cause);
 		thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
