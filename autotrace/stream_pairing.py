@@ -35,6 +35,9 @@ REFUSED_STREAM = "REFUSED_STREAM"
 TIMEOUT = "timeout"
 """Values of `Exchange.error`, besides errno names and those of HTTP/2 error codes."""
 
+CANCELLED = "CANCELLED"
+"""gRPC's status of a call that its client has given up (github.com/grpc/grpc, doc/statuscodes.md)."""
+
 GAP = "gap"
 """The `ProtocolError.reason` that stands for records that were lost: no fault of the program's."""
 
@@ -115,7 +118,9 @@ class StreamPairing:
     ) -> list[PairingEvent]:
         """End what is open on a connection that is gone; `error` is an errno, 0 for an orderly close.
 
-        `process_exited`: it is gone because the watched process is.
+        `process_exited`: it is gone because the watched process is. If it is not, a server's calls are CANCELLED,
+        which is what their handlers are told. A client may have given its calls up or been left alone with them:
+        their status is not known.
         """
         conversation = self._conversations.pop(connection.id, None)
         if conversation is None:
@@ -124,7 +129,10 @@ class StreamPairing:
         events: list[PairingEvent] = []
         for stream, exchange in conversation.open.items():
             cut_short = INCOMPLETE_RESPONSE if exchange.response_start_ns else NO_RESPONSE
-            error_type = "" if stream in conversation.unsure else reason or cut_short
+            unsure = stream in conversation.unsure
+            if exchange.rpc is not None and exchange.role is Role.SERVER and not unsure and not process_exited:
+                exchange.rpc.status = CANCELLED
+            error_type = "" if unsure else reason or cut_short
             events.append(_end(exchange, ts, error_type))
         return events
 

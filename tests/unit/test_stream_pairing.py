@@ -206,6 +206,34 @@ def test_a_connection_that_ends(answered: bool, error: int, exited: bool, expect
     assert books.closed() == []
 
 
+@pytest.mark.parametrize(
+    ("direction", "error", "exited", "status"),
+    [
+        (RX, 0, False, "CANCELLED"),
+        (RX, errno.ECONNRESET, False, "CANCELLED"),
+        (RX, 0, True, ""),
+        (TX, 0, False, ""),
+        (TX, errno.ECONNRESET, False, ""),
+    ],
+)
+def test_a_call_whose_connection_ends(direction: Direction, error: int, exited: bool, status: str) -> None:
+    """A server gives a call up with its connection. Of a client it is not known whether it gave up or was left."""
+    books = Books()
+    rpc = Rpc("grpc", "shop.Cart/Add", 0)
+    books.take(request(1, direction=direction, rpc=rpc))
+    books.closed(error=error, exited=exited)
+    assert rpc.status == status
+    assert books.balanced()
+
+
+def test_a_call_that_may_have_ended_before_its_connection_was_not_cancelled() -> None:
+    books = Books()
+    rpc = Rpc("grpc", "shop.Cart/Add", 0)
+    books.take(request(1, rpc=rpc), ProtocolError(RX, 0, 5, "gap"))
+    books.closed()
+    assert rpc.status == ""
+
+
 def test_a_process_that_ends() -> None:
     books = Books()
     books.take(request(1))
