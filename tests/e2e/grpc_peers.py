@@ -33,7 +33,14 @@ def build_go(directory: Path) -> str:
 
 
 def run_calls(
-    directory: Path, server: str, client: str, *, options: tuple[str, ...] = (), kinds: str = ""
+    directory: Path,
+    server: str,
+    client: str,
+    *,
+    options: tuple[str, ...] = (),
+    kinds: str = "",
+    calls: int = CALLS,
+    at_once: int = AT_ONCE,
 ) -> Result:
     """`server` and `client` are commands that lack their PORT and what follows. The agent sees both from their
     start. The logs are server.log and client.log in `directory`."""
@@ -42,7 +49,7 @@ def run_calls(
     command = shell(
         f"{server} {port} {directory}/server.log",
         f"(until [ -e {go} ]; do sleep 0.1; done; "
-        f"{client} {port} {directory}/client.log {CALLS} {AT_ONCE} {kinds}; touch {done}; exec sleep 60)",
+        f"{client} {port} {directory}/client.log {calls} {at_once} {kinds}; touch {done}; exec sleep 60)",
     )
     with Traced(directory / "agent", command, options) as agent:
         wait_for(lambda: listening(port), "the server")

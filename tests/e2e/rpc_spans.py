@@ -39,6 +39,8 @@ def check_calls(result: Result, server_log: Path, client_log: Path) -> None:
     # A call that was cancelled at once may not have come to the server's program.
     unheard = Counter(method_of(s) for s in servers) - Counter(method for method, _ in served.elements())
     assert {status_of(s) for s in servers if method_of(s) in unheard} <= GIVEN_UP, unheard
+    heard = Counter((method_of(s), outcome(status_of(s))) for s in servers if method_of(s) not in unheard)
+    assert heard == Counter((method, outcome(status)) for method, status in served.elements()), result.said
     by_id = {span.span_id: span for span in result.spans}
     for span in servers:
         above = by_id[span.parent_id]

@@ -5,10 +5,10 @@ grpc_peer.py client|aio-client PORT LOG COUNT CONCURRENCY [KIND]
 
 A method is named KIND-NUMBER, so that every call of a run can be told from all others: its request has NUMBER
 bytes, and each message of its response twice as many. Kinds: unary, server (NUMBER % 5 messages back), client
-(NUMBER % 5 messages), both, fail (status NUMBER % 16 + 1), slow (never answers; the client gives up after 4
-s), cancel. Without a KIND the client takes them in turn. A KIND same is unary with the number 7. Both log one
-line for a call: method, status. With PAUSE in the environment a client waits so many seconds after each call,
-on each of its workers.
+(NUMBER % 5 messages), both, fail (status NUMBER % 16 + 1), halfway (the same, after one message), slow (never
+answers; the client gives up after 4 s), cancel. Without a KIND the client takes all but halfway in turn. A KIND
+same is unary with the number 7. Both log one line for a call: method, status. With PAUSE in the environment a
+client waits so many seconds after each call, on each of its workers.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
             return
         for message in requests:
             assert len(message) == number
-        if kind == "fail":
+        if kind in ("fail", "halfway"):
+            if kind == "halfway":
+                yield b"r" * (2 * number)
             self._log.write(method, CODES[number % 16 + 1].name)
             context.abort(CODES[number % 16 + 1], "as asked")
         yield from answer(kind, number)
@@ -94,7 +96,9 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
                 await asyncio.sleep(20)
             async for message in requests:
                 assert len(message) == number
-            if kind == "fail":
+            if kind in ("fail", "halfway"):
+                if kind == "halfway":
+                    yield b"r" * (2 * number)
                 self._log.write(method, CODES[number % 16 + 1].name)
                 await context.abort(CODES[number % 16 + 1], "as asked")
             for message in answer(kind, number):

@@ -100,7 +100,13 @@ func serve(log *callLog) grpc.StreamHandler {
 				return finish(codes.Canceled)
 			}
 		}
-		if kind == "fail" {
+		if kind == "halfway" {
+			message := bytes.Repeat([]byte("r"), 2*number)
+			if err := stream.SendMsg(&message); err != nil {
+				return finish(codes.Canceled)
+			}
+		}
+		if kind == "fail" || kind == "halfway" {
 			return finish(codes.Code(number%16 + 1))
 		}
 		for _, message := range messages("r", kind == "server" || kind == "both", number, 2*number) {

@@ -1,0 +1,92 @@
+"""Builds the gRPC peers of other languages (services/grpcjs, grpcjava, tonicgrpc) from their package registries.
+
+They stay in build/services, so that they are built once, until their sources change. Where a toolchain is missing
+or cannot fetch what it needs, the test is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conversation import BUILT
+from harness import SERVICES
+
+_UNREACHABLE = re.compile(
+    r"ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|Unknown host|Connection refused|Could not transfer|"
+    r"Could not resolve|couldn't connect|could not connect|failed to download",
+    re.IGNORECASE,
+)
+_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+
+
+def build_peer(name: str) -> str:
+    """The command that runs a peer, to which its arguments are added: `js`, `java` or `tonic`."""
+    build, folder, tools, command = _PEERS[name]
+    for tool in tools:
+        if not shutil.which(tool):
+            pytest.skip(f"needs {tool}, to build the gRPC peer {folder}")
+    sources = SERVICES / folder
+    directory = BUILT / folder
+    digest = _digest(sources)
+    stamp = directory / "built"
+    if not stamp.exists() or stamp.read_text() != digest:
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(sources, directory)
+        build(directory)
+        stamp.write_text(digest)
+    return command
+
+
+def _digest(sources: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in sources.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(sources)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(directory: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=280)
+    said = done.stdout + done.stderr
+    if done.returncode and _UNREACHABLE.search(said):
+        pytest.skip(f"{command[0]} cannot fetch what the gRPC peer {directory.name} needs")
+    assert not done.returncode, said
+
+
+def _build_js(directory: Path) -> None:
+    _run(directory, "npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
+
+
+def _build_java(directory: Path) -> None:
+    jars = directory / "jars"
+    _run(directory, "mvn", "-q", "-B", _JARS, f"-DoutputDirectory={jars}", "-DincludeScope=runtime")
+    _run(directory, "javac", "-Xlint:all", "-cp", f"{jars}/*", "-d", str(directory / "classes"), "Peer.java")
+
+
+def _build_tonic(directory: Path) -> None:
+    """Cargo's lock file names the registry's address in every entry, which ours, pinned.lock, leaves out: it is
+    taken from a lock file that cargo makes here."""
+    lock = directory / "Cargo.lock"
+    _run(directory, "cargo", "generate-lockfile", "--quiet")
+    source = re.search(r'^source = ".*"$', lock.read_text(), re.MULTILINE)
+    assert source is not None
+    pinned = (directory / "pinned.lock").read_text()
+    lock.write_text(re.sub("^checksum = ", f"{source[0]}\nchecksum = ", pinned, flags=re.MULTILINE))
+    _run(directory, "cargo", "build", "--quiet", "--locked")
+
+
+_PEERS = {
+    "js": (_build_js, "grpcjs", ("node", "npm"), f"node {BUILT}/grpcjs/peer.js"),
+    "java": (
+        _build_java,
+        "grpcjava",
+        ("java", "javac", "mvn"),
+        f"java -XX:+UseSerialGC -cp '{BUILT}/grpcjava/classes:{BUILT}/grpcjava/jars/*' Peer",
+    ),
+    "tonic": (_build_tonic, "tonicgrpc", ("cargo",), f"{BUILT}/tonicgrpc/target/debug/tonicgrpc"),
+}
+"""By name: what builds it, the folder, the tools that it takes, and the command that it makes."""
