@@ -35,6 +35,7 @@ from autotrace.model import (
 from autotrace.protocols import grpc
 from autotrace.protocols.base import FrameParser, MalformedFrameError
 from autotrace.protocols.http2_frames import (
+    ACK,
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -232,8 +233,9 @@ class Http2Parser(FrameParser):
             # Section 6.10: nothing may come between.
             side.drop_block()
             side.decoder.lose()
-            self._frame(side, frame, record)
-            raise MalformedFrameError("header_block_interrupted")
+            self._out.append(
+                ProtocolError(side.direction, record.position, record.at.ts, "header_block_interrupted")
+            )
         if kind == DATA:
             self._data(side, frame, record.at)
         elif kind in (HEADERS, PUSH_PROMISE):
@@ -249,12 +251,14 @@ class Http2Parser(FrameParser):
                 raise MalformedFrameError("frame_size")
             self._reset(side, frame.stream, record.at.ts, error_name(int.from_bytes(frame.payload)))
         elif kind == GOAWAY:
+            if frame.stream:
+                raise MalformedFrameError("stream_not_0")
             if frame.length < 8:
                 raise MalformedFrameError("frame_size")
             last = int.from_bytes(frame.payload[:4]) & 0x7FFFFFFF
             self._out.append(GoAway(side.direction, record.at.ts, last))
         elif kind == SETTINGS:
-            if frame.stream or frame.length % 6:
+            if frame.stream or frame.length % 6 or (frame.flags & ACK and frame.length):
                 raise MalformedFrameError("settings")
         else:
             side.decoder.lose()

@@ -94,8 +94,10 @@ static __always_inline void payload_ends(struct walk *walk, __u32 slot)
 	struct http2_side *side = &walk->side;
 
 	side->in_payload = 0;
-	if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA)
+	if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA) {
+		side->header[4] &= ~DATA_PREFIX; /* a peer may set it, and it means nothing */
 		pass_header_on(walk, slot);
+	}
 	side->header_len = 0;
 	side->has_prefix = 0;
 }
