@@ -49,6 +49,8 @@ class StandIn:
     def status(self):
         return {"processes": [{"pid": 7}], "ledger": {}}
 
+# Unbuffered (PYTHONUNBUFFERED), a line and its end are written apart, and the command's lines come between.
+sys.stdout.reconfigure(line_buffering=True, write_through=False)
 mode, directory, *command = sys.argv[1:]
 config = Config(command=tuple(command), runtime_dir=Path(directory))
 child = Child.hold(config.command) if command else None
