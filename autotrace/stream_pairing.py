@@ -130,7 +130,12 @@ class StreamPairing:
         for stream, exchange in conversation.open.items():
             cut_short = INCOMPLETE_RESPONSE if exchange.response_start_ns else NO_RESPONSE
             unsure = stream in conversation.unsure
-            if exchange.rpc is not None and exchange.role is Role.SERVER and not unsure and not process_exited:
+            if (
+                exchange.rpc is not None
+                and exchange.role is Role.SERVER
+                and not unsure
+                and not process_exited
+            ):
                 exchange.rpc.status = CANCELLED
             error_type = "" if unsure else reason or cut_short
             events.append(_end(exchange, ts, error_type))

@@ -1,6 +1,6 @@
-"""What a client may never send (RFC 9113, RFC 7541), named by what is wrong, as far as it can be said between two good
-requests. `FIRST` is a stream that has been answered before, `LAST` one that will be begun after; the numbers between
-are free.
+"""What a client may never send (RFC 9113, RFC 7541), named by what is wrong, as far as it can be said between two
+good requests. `FIRST` is a stream that has been answered before, `LAST` one that will be begun after; the numbers
+between are free.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ WHOLE = END_HEADERS | END_STREAM
 
 
 class Sequence(NamedTuple):
-    """`reasons`: what a parser of it says is malformed, in order and without repeats. `asked`: streams with a request
-    that counts, and never gets an answer; `reset` of them are."""
+    """`reasons`: what a parser says is malformed about it. `asked`: streams with a request that counts and never
+    gets an answer; so many of them are `reset`."""
 
     data: bytes
     reasons: tuple[str, ...] = ()

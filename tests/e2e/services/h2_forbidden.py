@@ -1,4 +1,4 @@
-"""An HTTP/2 client that says what no client may say (tests/fuzz/http2_sequences.py), and a server that lets it pass.
+"""An HTTP/2 client that says what none may say (tests/fuzz/http2_sequences.py), and a server that lets it pass.
 
 h2_forbidden.py server PORT LOG
 h2_forbidden.py client PORT
@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "fuzz"))
 
-from http2_sequences import ENDINGS, FIRST, GET, HEADERS, LAST, SEQUENCES, SETTINGS, WHOLE, path  # noqa: E402
-from http2_walker import PREFACE, frame  # noqa: E402
+from http2_sequences import ENDINGS, FIRST, GET, HEADERS, LAST, SEQUENCES, SETTINGS, WHOLE, path
+from http2_walker import PREFACE, frame
 
 PIECE, PIECES_MAX = 7, 300
 
@@ -80,10 +80,8 @@ def main() -> None:
     port = int(sys.argv[2])
     if sys.argv[1] == "server":
         Server(("127.0.0.1", port), Handler).serve_forever()
-    for said, last in [
-        *((each.data, True) for each in SEQUENCES.values()),
-        *((s, False) for s in ENDINGS.values()),
-    ]:
+    between = [(sequence.data, True) for sequence in SEQUENCES.values()]
+    for said, last in [*between, *((ending, False) for ending in ENDINGS.values())]:
         hold(port, said, False, last)
         if len(said) <= PIECE * PIECES_MAX:
             hold(port, said, True, last)
