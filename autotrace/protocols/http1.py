@@ -300,6 +300,7 @@ class Http1Parser(Parser):
             body = side.body
             if body is not None:
                 count = body.skip(count, tail)
+                position = side.expected - count
                 if body.may_hide and (self._waiting or isinstance(body, Unrecognised)):
                     if side is self._requests:
                         side.hole = True
