@@ -9,8 +9,18 @@ from types import ModuleType
 
 import pytest
 
-from autotrace.model import Context, Direction, Message
+from autotrace.model import (
+    Context,
+    Direction,
+    Message,
+    MessageEnd,
+    ProtocolError,
+    Request,
+    Response,
+    Switched,
+)
 from autotrace.protocols.base import Parser
+from autotrace.protocols.http1 import Http1Parser
 
 Turn = tuple[Direction, bytes]
 
@@ -85,3 +95,38 @@ def walking() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def _word(message: Message) -> str:
+    match message:
+        case Request():
+            return f"{message.method} {message.target}{' ...' if message.truncated else ''}"
+        case Response():
+            return f"{message.status}{' ...' if message.truncated else ''}"
+        case MessageEnd():
+            return f"{message.direction.name} end {message.body_size}{'' if message.complete else ' broken'}"
+        case ProtocolError():
+            return f"{message.direction.name} {message.reason}"
+        case Switched():
+            return f"now {message.protocol}"
+
+
+@pytest.fixture(scope="session")
+def short() -> Callable[[list[Message]], list[str]]:
+    """One word per message: easy to compare, and to read when a comparison fails."""
+    return lambda messages: [_word(message) for message in messages]
+
+
+@pytest.fixture(scope="session")
+def converse(short: Callable[[list[Message]], list[str]]) -> Callable[..., list[str]]:
+    """Hold a conversation of HTTP/1.1 turn by turn; what the parser made of it, in words."""
+
+    def hold(*turns: Turn, capture: int = 4096, close: bool = False, orderly: bool = True) -> list[str]:
+        connection = Wire(Http1Parser(), capture)
+        out: list[Message] = []
+        for direction, data in turns:
+            out += connection.turn(direction, data)
+        out += connection.close(orderly) if close else connection.sweep()
+        return short(out)
+
+    return hold
