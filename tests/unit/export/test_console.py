@@ -211,6 +211,18 @@ def test_a_long_red_table_is_cut() -> None:
     assert lines[-1] == "(10 more rows are not shown)"
 
 
+def test_a_service_of_many_routes_hides_no_other_service() -> None:
+    red = RedMetrics(Ledger())
+    for i in range(50):
+        observe(red, Role.SERVER, 0.02, 200, "shop", f"/{i}")
+    for i in range(3):
+        observe(red, Role.SERVER, 0.02, 200, "web", f"/{i}")
+    lines = render_red(red.collect(), max_rows=40).splitlines()
+    assert len(lines) == 43
+    assert [line[:6].strip() for line in lines if line[:1] not in " ("] == ["servic", "─" * 6, "shop", "web"]
+    assert lines[39].startswith("web ")
+
+
 def test_an_empty_red_table() -> None:
     assert len(render_red(RedMetrics(Ledger()).collect()).splitlines()) == 2
 
