@@ -1,8 +1,9 @@
 """The system calls that are looked at, and on which side of them.
 
 A send is captured on entry and counted on return, a receive is captured on return: that is what call_enters and
-call_exits do, which only the tracepoint flavour of the socket hooks has. Calls that move no bytes are looked at by
-every flavour. The numbers of the calls stand in bpf/socket/tracepoint.bpf.c and side_calls.h.
+call_exits do, which only the tracepoint flavour of the socket hooks has. The others look at the receives that were
+in progress when they were attached, and only as long as there are any. Calls that move no bytes are looked at by
+every flavour. The numbers of the calls stand in bpf/socket/receive_calls.h and side_calls.h.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _WAITS = ("epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select"
 TRACEPOINTS: dict[str, tuple[str, ...]] = {
     "call_enters": tuple(f"sys_enter_{call}" for call in (*_SENDS, "close")),
     "call_exits": tuple(f"sys_exit_{call}" for call in (*_SENDS, *_RECEIVES)),
+    "late_call_exits": tuple(f"sys_exit_{call}" for call in _RECEIVES),
     "side_call_exits": tuple(
         f"sys_exit_{call}" for call in (*_WAITS, "connect", "accept", "accept4", "getsockopt")
     ),

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import resource
+import struct
 from collections.abc import Iterator
 from ctypes import c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
@@ -33,7 +34,9 @@ from symbols.errors import SymbolsError
 
 _SWEEP = "sweep"
 _CONTROL = "control"
-_NEVER_ATTACHED = frozenset({_CONTROL, _SWEEP})
+_LATE_CALLS = "late_call_exits"
+_IN_LATE_CALL = "in_late_call"
+_NOT_FROM_START = frozenset({_CONTROL, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
 SHARED_MAPS = (
     "conns",
     "counters",
@@ -57,6 +60,8 @@ PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 """How far perf events are restricted."""
 
 _PARANOID_MOST = 2
+
+_PID_TGID = struct.Struct("=II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Object:
     def __init__(self, spec: Spec, maps_of: Object | None = None) -> None:
         self._bpf = Libbpf()
         self._links: list[int] = []
+        self._late_links: list[int] = []
         self._ring: Ring | None = None
         self._sweep_link: int | None = None
         self._left_out: set[str] = set()
@@ -201,17 +207,31 @@ class Object:
         return found
 
     def attach(self) -> None:
-        """Attach every program but those that user space runs itself. On a failure all are detached again."""
+        """Attach every program but those that user space runs itself, and that for late calls. On a failure all are
+        detached again."""
         try:
             for name in self.programs():
+                if name in _NOT_FROM_START or name in self._left_out:
+                    continue
                 if name in TRACEPOINTS:
                     for tracepoint in existing(TRACEPOINTS[name]):
-                        self._attach_to_call(name, tracepoint)
-                elif name not in _NEVER_ATTACHED and name not in self._left_out:
-                    self._keep_link(name, self._bpf.bpf_program__attach(self._program(name)))
+                        self._links.append(self._attach_to_call(name, tracepoint))
+                else:
+                    link = self._bpf.bpf_program__attach(self._program(name))
+                    self._links.append(self._checked_link(name, link))
         except BaseException:
             self.detach()
             raise
+
+    def attach_late_calls(self) -> None:
+        """Attach the program for the calls of `in_late_calls`."""
+        for tracepoint in existing(TRACEPOINTS[_LATE_CALLS]):
+            self._late_links.append(self._attach_to_call(_LATE_CALLS, tracepoint))
+
+    def detach_late_calls(self) -> None:
+        """Detach it again; the kernel waits for five grace periods."""
+        while self._late_links:
+            self._bpf.bpf_link__destroy(self._late_links.pop())
 
     def attach_uprobe(self, name: str, path: str, offset: int, *, at_return: bool) -> int:
         """Run a program when any process executes the function at `offset` (of the file, not of memory) of the
@@ -233,17 +253,17 @@ class Object:
         """Take a probe of `attach_uprobe` away."""
         self._bpf.bpf_link__destroy(link)
 
-    def _attach_to_call(self, name: str, tracepoint: str) -> None:
+    def _attach_to_call(self, name: str, tracepoint: str) -> int:
         program = self._program(name)
         link = self._bpf.bpf_program__attach_tracepoint(program, b"syscalls", tracepoint.encode())
-        self._keep_link(f"{name} on {tracepoint}", link)
+        return self._checked_link(f"{name} on {tracepoint}", link)
 
-    def _keep_link(self, what: str, link: int) -> None:
+    def _checked_link(self, what: str, link: int) -> int:
         if not link:
             code = ctypes.get_errno()
             reason = f"{errno_name(code)}{_paranoid(code)}"
             raise _failure(f"program {what} could not be attached: {reason}", self._bpf.last_words())
-        self._links.append(link)
+        return link
 
     def _program(self, name: str) -> int:
         return self._bpf.bpf_object__find_program_by_name(self._object, name.encode())
@@ -253,6 +273,7 @@ class Object:
 
         The kernel waits for a grace period at each tracepoint, one after the other: this takes a second.
         """
+        self.detach_late_calls()
         while self._links:
             self._bpf.bpf_link__destroy(self._links.pop())
 
@@ -329,28 +350,43 @@ class Object:
         return missed
 
     def sweep(self) -> None:
-        """Run the sweep: quiet connections report how far they have come."""
+        """Run the sweep: quiet connections report how far they have come. Raises AutotraceError."""
         if self._sweep_link is None:
             info = IterLinkInfo(map_fd=self.map_fd("conns"))
             options = IterAttachOpts(
                 ctypes.sizeof(IterAttachOpts), ctypes.pointer(info), ctypes.sizeof(IterLinkInfo)
             )
-            program = self._program(_SWEEP)
-            link = self._bpf.bpf_program__attach_iter(program, ctypes.byref(options))
-            if not link:
-                raise AutotraceError(
-                    f"the sweep over connections could not be made: {errno_name(ctypes.get_errno())}; "
-                    "it needs BPF iterators (Linux 5.9)"
-                )
-            self._sweep_link = link
-        fd = self._bpf.bpf_iter_create(self._bpf.bpf_link__fd(self._sweep_link))
-        if fd < 0:
-            return
+            self._sweep_link = self._make_iterator(_SWEEP, ctypes.byref(options))
+        self._iterate(self._sweep_link)
+
+    def in_late_calls(self) -> set[tuple[int, int]]:
+        """The threads, as (tid, pid), that are in a receiving call and that no hook has seen yet: it may have begun
+        before `attach`. Threads of processes that are not watched are never seen. Empty for tracepoints, which see
+        these calls anyway. Raises AutotraceError."""
+        if not self._program(_IN_LATE_CALL):
+            return set()
+        link = self._make_iterator(_IN_LATE_CALL, None)
         try:
-            while os.read(fd, 4096):
-                pass
+            return set(_PID_TGID.iter_unpack(self._iterate(link)))
         finally:
-            os.close(fd)
+            self._bpf.bpf_link__destroy(link)
+
+    def _make_iterator(self, name: str, options: object) -> int:
+        link = self._bpf.bpf_program__attach_iter(self._program(name), options)
+        if not link:
+            raise AutotraceError(
+                f"the BPF iterator {name} could not be made: {errno_name(ctypes.get_errno())}; "
+                "it needs Linux 5.9"
+            )
+        return link
+
+    def _iterate(self, link: int) -> bytes:
+        """Run an iterator once; what it wrote."""
+        fd = self._bpf.bpf_iter_create(self._bpf.bpf_link__fd(link))
+        if fd < 0:
+            return b""
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            return file.readall()
 
     def control(self, command: abi.Command, sock: int, conn: int) -> None:
         """Run the program `control` for one connection; one that is gone meanwhile is left alone. Raises

@@ -104,6 +104,9 @@ class Source:
         try:
             self._ring = self._object.open_ring()
             self._object.attach()
+            self._in_late_calls = self._object.in_late_calls()
+            if self._in_late_calls:
+                self._object.attach_late_calls()
         except BaseException:
             self._object.close()
             raise
@@ -111,6 +114,17 @@ class Source:
     def watch(self, pid: int, go: GoOffsets = NOT_GO) -> None:
         """Watch a process from now on, and every child it makes."""
         self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *go))
+
+    def release_late_calls(self) -> None:
+        """Detach what is there for receives that were in progress when the hooks were attached, once no watched
+        thread is in one any more. To be called every second or so."""
+        if not self._in_late_calls:
+            return
+        watched = self.watched()
+        still = self._in_late_calls & self._object.in_late_calls()
+        self._in_late_calls = {thread for thread in still if thread[1] in watched}
+        if not self._in_late_calls:
+            self._object.detach_late_calls()
 
     def watched(self) -> set[int]:
         """The processes that are watched now."""

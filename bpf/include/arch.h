@@ -16,7 +16,7 @@ static __always_inline struct pt_regs *user_registers(void);
 #define ARCH_THREAD_SIZE (16 << 10) /* arch/x86/include/asm/page_64_types.h */
 
 struct pt_regs {
-	unsigned long r14, bx, r10, r8, ax, cx, dx, si, di;
+	unsigned long r14, bx, r10, r8, ax, cx, dx, si, di, orig_ax;
 } __attribute__((preserve_access_index));
 
 /* A kernel function's parameters and result, at a kprobe's context. */
@@ -34,6 +34,8 @@ struct pt_regs {
 #define ARCH_GO_RESULT(regs) ((regs)->ax)
 #define ARCH_GO_G(regs) ((regs)->r14)
 
+/* The number of the system call that a thread is in, and its arguments. */
+#define ARCH_CALL(regs) BPF_CORE_READ(regs, orig_ax)
 #define ARCH_ARG0(regs) BPF_CORE_READ(regs, di)
 #define ARCH_ARG1(regs) BPF_CORE_READ(regs, si)
 #define ARCH_ARG2(regs) BPF_CORE_READ(regs, dx)
@@ -90,6 +92,7 @@ struct pt_regs {
 		};
 	};
 	__u64 orig_x0;
+	__s32 syscallno;
 } __attribute__((preserve_access_index));
 
 #define ARCH_PARAM0(at) ((at)->regs[0])
@@ -105,6 +108,7 @@ struct pt_regs {
 #define ARCH_GO_RESULT(at) ((at)->regs[0])
 #define ARCH_GO_G(at) ((at)->regs[28])
 
+#define ARCH_CALL(at) BPF_CORE_READ(at, syscallno)
 #define ARCH_ARG0(at) BPF_CORE_READ(at, orig_x0)
 #define ARCH_ARG1(at) BPF_CORE_READ(at, regs[1])
 #define ARCH_ARG2(at) BPF_CORE_READ(at, regs[2])
@@ -144,16 +148,22 @@ static __always_inline __u64 arch_go_g(void)
 #error "no table for this architecture: add one here"
 #endif
 
-static __always_inline struct pt_regs *user_registers(void)
+/* The registers of a task in user mode, saved when it entered the kernel. The helper takes the pointer that a program of
+ * a task iterator is given, and the one below. */
+static __always_inline struct pt_regs *user_registers_of(struct task_struct *task)
 {
-	struct task_struct *task;
-
 	/* Since Linux 5.15, dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). It knows what newer kernels keep above
 	 * the registers (FRED, Linux 6.9); older ones keep nothing there. */
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	task = (struct task_struct *)bpf_get_current_task();
+		return (struct pt_regs *)bpf_task_pt_regs(task);
 	return BPF_CORE_READ(task, stack) + ARCH_THREAD_SIZE - bpf_core_type_size(struct pt_regs);
+}
+
+static __always_inline struct pt_regs *user_registers(void)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return user_registers_of(bpf_get_current_task_btf());
+	return user_registers_of((struct task_struct *)bpf_get_current_task());
 }
 
 #endif

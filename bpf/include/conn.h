@@ -5,9 +5,8 @@
 
 #include "context.h"
 
-static __always_inline struct file *open_file(__u32 fd)
+static __always_inline struct file *open_file(struct task_struct *task, __u32 fd)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 	struct fdtable *fdt = BPF_CORE_READ(task, files, fdt);
 	struct file **table, *file = 0;
 
@@ -21,7 +20,7 @@ static __always_inline struct file *open_file(__u32 fd)
 /* Will close() of this descriptor be the end of the file? */
 static __always_inline bool last_reference(__u32 fd)
 {
-	struct file *file = open_file(fd);
+	struct file *file = open_file((struct task_struct *)bpf_get_current_task(), fd);
 	struct file___counted *counted = (struct file___counted *)file;
 
 	if (bpf_core_field_exists(counted->f_count))
@@ -30,10 +29,10 @@ static __always_inline bool last_reference(__u32 fd)
 	return BPF_CORE_READ(file, f_ref.refcnt.counter) == 0;
 }
 
-/* The stream socket behind a descriptor of the current process, or 0. */
-static __always_inline struct sock *stream_sock(__u32 fd)
+/* The stream socket behind a descriptor of a task, or 0. */
+static __always_inline struct sock *stream_sock_of(struct task_struct *task, __u32 fd)
 {
-	struct file *file = open_file(fd);
+	struct file *file = open_file(task, fd);
 	struct socket *socket;
 	struct sock *sk;
 	__u16 family;
@@ -48,6 +47,11 @@ static __always_inline struct sock *stream_sock(__u32 fd)
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
 		return 0;
 	return sk;
+}
+
+static __always_inline struct sock *stream_sock(__u32 fd)
+{
+	return stream_sock_of((struct task_struct *)bpf_get_current_task(), fd);
 }
 
 /* Continue a 64-bit position from the kernel's 32-bit sequence number. */

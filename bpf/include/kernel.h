@@ -34,6 +34,7 @@ typedef __u8 bool;
 #define SO_ERROR 4
 #define EAGAIN 11
 #define PF_IO_WORKER 0x10
+#define PF_KTHREAD 0x200000
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_CLOSE 7
@@ -78,6 +79,11 @@ struct bpf_iter__bpf_map_elem {
 	struct bpf_map *map;
 	void *key;
 	void *value;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 typedef struct {

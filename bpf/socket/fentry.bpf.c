@@ -5,6 +5,7 @@
  * kernel lacks are left out by user space.
  */
 #include "control.h"
+#include "late_calls.h"
 #include "messages.h"
 #include "side_calls.h"
 

@@ -7,6 +7,7 @@
  * copies one piece. A missed end of a send is made up for by the next call of its thread, and counted.
  */
 #include "control.h"
+#include "late_calls.h"
 #include "messages.h"
 #include "side_calls.h"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,12 @@ def entries(agent: int, name: str) -> list[dict[str, Any]]:
             return [entry["formatted"] for entry in _bpftool("dump", "id", str(number))]
         time.sleep(0.05)
     raise RuntimeError(f"bpftool cannot read the map {name}")
+
+
+def bpf_descriptors(pid: int) -> Counter[str]:
+    """What of BPF and of perf events a process has open: each kind, and how many."""
+    names = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            names.append(str(entry.readlink()))
+    return Counter(name for name in names if "bpf" in name or "perf_event" in name)

@@ -8,13 +8,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from harness import SERVICES, Traced, cli, drive, free_ports, listening, log_entries, wait_for
-from kernel_state import loaded
+from kernel_state import bpf_descriptors, loaded
 
 from autotrace.errors import AutotraceError
 from autotrace.kernel.source import FLAVOURS, attach, spec
@@ -66,7 +64,7 @@ def test_the_next_flavour_is_used_and_works(tmp_path: Path, half_attachable: str
         wait_for(lambda: listening(port), "the backend")
         drive(port, [f"/id/{i}" for i in range(40)], 4)
         wait_for(lambda: agent.status()["ledger"]["exchanges"]["emitted"] == 40, "the spans")
-        found = _bpf_descriptors(agent.process.pid)
+        found = bpf_descriptors(agent.process.pid)
         result = agent.finish()
     assert f"attached by {next_flavour}" in result.said
     result.check_ledger()
@@ -74,7 +72,7 @@ def test_the_next_flavour_is_used_and_works(tmp_path: Path, half_attachable: str
     assert len(result.spans) == 40
     # The same as without the failure before.
     with Traced(tmp_path / "other", ["sleep", "60"], ("--hooks", next_flavour)) as other:
-        wait_for(lambda: _bpf_descriptors(other.process.pid) == found, f"just these: {found}", 300)
+        wait_for(lambda: bpf_descriptors(other.process.pid) == found, f"just these: {found}", 300)
 
 
 def test_a_flavour_that_was_asked_for_is_the_only_one_tried(tmp_path: Path, half_attachable: str) -> None:
@@ -130,11 +128,3 @@ def _why_not(flavour: str) -> str:
     except AutotraceError as error:
         return str(error)
     return ""
-
-
-def _bpf_descriptors(pid: int) -> Counter[str]:
-    names = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was closed meanwhile
-            names.append(str(entry.readlink()))
-    return Counter(name for name in names if "bpf" in name or "perf_event" in name)

@@ -7,13 +7,22 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 from harness import SERVICES, Result, Traced, free_ports, running, wait_for
-from kernel_state import loaded
+from kernel_state import bpf_descriptors, loaded
+
+READERS = 5
+"""The ways of services/readers.py to receive."""
+
+RECEIVING_CALLS = 5
+"""The system calls that receive."""
+
+PERF_EVENT = "anon_inode:[perf_event]"
+"""What is open for each tracepoint of a system call."""
 
 
 @pytest.fixture
@@ -60,7 +69,6 @@ def _only(result: Result, *paths: str) -> None:
 
 
 def test_a_kept_connection_in_use(tmp_path: Path, server: tuple[int, int]) -> None:
-    """Not in the core set: fentry and kprobes miss the receive that the server is in when they attach."""
     port, pid = server
     connection = _connect(port)
     _get(connection, "/before")
@@ -70,6 +78,48 @@ def test_a_kept_connection_in_use(tmp_path: Path, server: tuple[int, int]) -> No
         connection.close()
         result = agent.finish()
     _only(result, "/after/0", "/after/1", "/after/2")
+
+
+def _all_wait(pid: int, threads: int) -> bool:
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    return len(tasks) == threads and all(
+        (task / "stat").read_text().rpartition(")")[2].split()[0] == "S" for task in tasks
+    )
+
+
+@pytest.mark.core
+def test_receives_that_are_in_progress(tmp_path: Path) -> None:
+    """A thread waits in each of the receiving calls when the agent attaches, and for longer than the agent's first
+    round; what is there for them alone goes with the last of them."""
+    (port,) = free_ports(1)
+    addresses = ((socket.AF_INET, ("127.0.0.1", port)), (socket.AF_UNIX, str(tmp_path / "socket")))
+    command = [sys.executable, str(SERVICES / "readers.py"), str(port), str(tmp_path / "socket")]
+    with ExitStack() as open_now:
+        server = open_now.enter_context(running(command))
+        connections = []
+        for family, address in addresses:
+            for _ in range(READERS):
+                connections.append(open_now.enter_context(socket.socket(family)))
+                wait_for(lambda to=address: connections[-1].connect_ex(to) == 0, "the server")
+        paths = [f"/{turn}/{number}" for turn in range(2) for number in range(len(connections))]
+        wait_for(lambda: _all_wait(server.pid, 1 + len(connections)), "all threads to wait")
+        with _attach(tmp_path, server.pid) as agent:
+            wait_for(lambda: server.pid in agent.watched(), "the agent's first round")
+            held = bpf_descriptors(agent.process.pid)[PERF_EVENT]
+            for path in paths:
+                connection = connections[int(path.rpartition("/")[2])]
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: readers\r\n\r\n".encode())
+                assert connection.recv(4096).endswith(b"ok")
+            if "attached by tracepoint" not in agent.said():
+                wait_for(
+                    lambda: bpf_descriptors(agent.process.pid)[PERF_EVENT] == held - RECEIVING_CALLS,
+                    "the end of what is there for late calls",
+                )
+            result = agent.finish()
+    result.check_ledger()
+    assert sorted(span.path for span in result.spans) == sorted(paths), result.said
+    assert {(span.kind, span.status, span.error) for span in result.spans} == {("server", 200, False)}
+    assert not result.dropped, result.said
 
 
 def test_a_connection_that_was_never_used(tmp_path: Path, server: tuple[int, int]) -> None:
