@@ -51,6 +51,10 @@ NOT_COPIED = (
 asks this machine 1,000 to 3,000 times; that costs more than the rest of its imports."""
 
 BOOT_SECONDS = 180
+
+MEMORY = 3072
+"""Of a guest, in MiB. What it does not use, it does not take."""
+
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 FIRST_PROGRAM = f"""#!/bin/busybox sh
@@ -123,7 +127,7 @@ class Guest:
     """
 
     def __init__(
-        self, kernel: Kernel, memory: int = 3072, cpus: int = 2, icount: bool = False, name: str = ""
+        self, kernel: Kernel, memory: int = MEMORY, cpus: int = 2, icount: bool = False, name: str = ""
     ) -> None:
         self._kernel = kernel
         self._machine = ["-m", f"{memory}M"]

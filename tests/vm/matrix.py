@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.vm import kernels
-from tests.vm.guest import SHARE, Guest, GuestError
+from tests.vm.guest import MEMORY, SHARE, Guest, GuestError
 
 ROOT = Path(__file__).parents[2]
 END_TO_END = "tests/e2e"
@@ -38,9 +38,6 @@ ENDED = re.compile(r"\S+::.* (PASSED|FAILED|SKIPPED|ERROR)\b")
 
 EVERY_TEST = "*"
 """Stands for all tests in a result that concerns a whole kernel or flavour."""
-
-GUESTS_AT_ONCE = 2
-"""A guest is busy with one thing most of the time; two make use of a small machine."""
 
 START_SECONDS = 180
 FLAVOUR_SECONDS = 3600
@@ -77,8 +74,15 @@ def run(versions: Iterable[str], flavours: Iterable[str], chosen: list[str]) -> 
             return [Result(version, flavour, EVERY_TEST, UNAVAILABLE, kernel)]
         return _run_flavour(kernel, flavour, chosen)
 
-    with ThreadPoolExecutor(GUESTS_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_guests_at_once()) as pool:
         return [result for each in pool.map(column, product(found, flavours)) for result in each]
+
+
+def _guests_at_once() -> int:
+    """A kernel's flavours side by side, if there is memory for that. A guest is busy with one thing most of the
+    time: three make use of two cores."""
+    found = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return max(1, min(len(FLAVOURS), int(found[1]) // 1024 // MEMORY)) if found else 1
 
 
 def _kernel(version: str) -> kernels.Kernel | str:
