@@ -230,7 +230,7 @@ def drive(port: int, paths: list[str], concurrency: int = 1, keep_alive: bool = 
 
 def cli(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run an autotrace command to its end; `before` stands before it."""
-    return subprocess.run([*before, *AUTOTRACE, *arguments], capture_output=True, text=True, timeout=40)
+    return subprocess.run([*before, *AUTOTRACE, *arguments], capture_output=True, text=True, timeout=200)
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
