@@ -33,7 +33,7 @@ help: ## list the targets
 # --- set-up -------------------------------------------------------------------------------------------------
 
 .PHONY: setup
-setup: $(STAMPS)/venv bpf services ## install what is needed, build everything; leaves .venv/bin/autotrace
+setup: $(STAMPS)/venv compiled bpf services ## install what is needed, build everything; leaves .venv/bin/autotrace
 	@echo "==> ready: $(BIN)/autotrace"
 
 # PACKAGES=by-hand: what is needed was installed in another way.
@@ -58,8 +58,26 @@ $(STAMPS):
 
 $(STAMPS)/venv: pyproject.toml scripts/make_venv.sh | packages $(STAMPS)
 	@$(STEP) "Python environment in $(VENV)" "Read pip's message above; run make again once the network is back." \
-		scripts/make_venv.sh $(PYTHON) $(VENV) --editable ".[dev]"
+		env AUTOTRACE_COMPILED=0 scripts/make_venv.sh $(PYTHON) $(VENV) --editable ".[dev]"
 	@touch $@
+
+# --- compiled modules ---------------------------------------------------------------------------------------
+
+# The modules that every exchange goes through (setup.py), beside their sources. COMPILED=0: none, the sources run.
+COMPILED ?= 1
+EXTENSIONS = autotrace/*.so autotrace/*/*.so
+
+.PHONY: compiled
+compiled: $(if $(filter 0,$(COMPILED)),interpreted,$(STAMPS)/compiled) ## compile the hot modules; COMPILED=0 removes them
+
+.PHONY: interpreted
+interpreted:
+	@rm -f $(EXTENSIONS) $(STAMPS)/compiled
+
+$(STAMPS)/compiled: setup.py $(STAMPS)/venv $(wildcard autotrace/*.py autotrace/*/*.py)
+	@$(STEP) "hot modules, compiled by mypyc" "Without a C compiler: make COMPILED=0 ..., which is slower." \
+		$(BIN)/python -W ignore setup.py --quiet build_ext --inplace
+	@touch $(EXTENSIONS) $@
 
 # --- BPF ----------------------------------------------------------------------------------------------------
 
@@ -191,6 +209,6 @@ wheel: bpf ## build a wheel that carries the BPF objects and try it in a clean e
 
 .PHONY: clean
 clean: ## remove everything that was built, the Python environment too
-	rm -rf build dist autotrace/bpf *.egg-info $(VENV) demo_services/node_*/node_modules
+	rm -rf build dist autotrace/bpf $(EXTENSIONS) *.egg-info $(VENV) demo_services/node_*/node_modules
 	rm -rf demo_services/python_*/shop_pb2*.py demo_services/go_grpc/shop
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -14,7 +14,7 @@ import time
 from bisect import bisect_left
 from math import floor, log2
 from threading import Lock
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from autotrace import rpc
 from autotrace.authority import split_authority
@@ -30,7 +30,7 @@ from autotrace.model import (
     ServiceMetrics,
 )
 
-DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+DURATION_BOUNDS: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 """Upper bounds in seconds, as the conventions advise for both duration histograms."""
 
 KNOWN_METHODS = frozenset(
@@ -63,11 +63,11 @@ class _RpcKey(NamedTuple):
 
 _Seen = tuple[_Key | _RpcKey, str | None]
 """What of an exchange decides where it is counted, the service at the other end too."""
-_FINE_MIN_SECONDS = 1e-9
+_FINE_MIN_SECONDS: Final = 1e-9
 _HOSTS_REMEMBERED = 1024
 _COUNTED_MAX = 4096
 # An enum member as a global: a look-up in the class costs three times as much.
-_SERVER = Role.SERVER
+_SERVER: Final = Role.SERVER
 
 
 class _Histogram:

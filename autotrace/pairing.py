@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from autotrace.model import (
     Connection,
@@ -29,7 +30,7 @@ from autotrace.model import (
 )
 
 ABORTED = "aborted"
-INCOMPLETE_RESPONSE = "incomplete_response"
+INCOMPLETE_RESPONSE: Final = "incomplete_response"
 NO_RESPONSE = "no_response"
 PROCESS_EXITED = "process_exited"
 PROTOCOL_ERROR = "protocol_error"
@@ -48,11 +49,12 @@ which request cannot be told from then on."""
 
 
 # Enum members as globals: a look-up in the class costs three times as much, and every exchange makes many.
-_RX = Direction.RX
-_SERVER = Role.SERVER
-_CLIENT = Role.CLIENT
+_RX: Final = Direction.RX
+_SERVER: Final = Role.SERVER
+_CLIENT: Final = Role.CLIENT
 
-_SOMETIME, _SINCE = 1, 2
+_SOMETIME: Final = 1
+_SINCE: Final = 2
 
 
 class _Conversation:

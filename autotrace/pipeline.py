@@ -6,6 +6,7 @@ It does no I/O and reads no clock, so the agent and a replay run the same code w
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 
@@ -39,8 +40,8 @@ from autotrace.spans import URL_TEMPLATE, SpanMaker
 from autotrace.stream_pairing import StreamPairing
 from autotrace.streams import StreamTable
 
-_AF_UNIX = 1
-_SERVER = Role.SERVER
+_AF_UNIX: Final = 1
+_SERVER: Final = Role.SERVER
 _EXIT_GRACE_NS = 1_000_000_000
 """How long after a process's exit the ends of its connections may still come."""
 
@@ -78,7 +79,8 @@ class Pipeline:
         self._pairing = Pairing(ledger.seen, ledger.dropped, ledger.note)
         self._stream_pairing = StreamPairing(ledger.seen, ledger.dropped, ledger.note)
         self._claims = Claims(self._stream_pairing.find, ledger.note)
-        self._correlator = Correlator(process_of, ledger.note, host)
+        # The ids of a link take as long as all the rest of it.
+        self._correlator = Correlator(process_of, ledger.note, host if emit else None)
         self._routes = RouteTemplater(route_limit)
         self._spans = SpanMaker(process_of, self._routes, wall_offset_ns)
         self._exited: dict[int, int] = {}

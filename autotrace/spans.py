@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from opentelemetry.semconv.attributes.client_attributes import CLIENT_ADDRESS, CLIENT_PORT
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
@@ -46,14 +46,14 @@ is not known."""
 RESPONSE_MISSED = "autotrace.response.missed"
 """True if the response passed unseen (bytes were lost), so that its status is not known."""
 
-KNOWN_METHODS = frozenset(
+KNOWN_METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 )
 """RFC 9110 section 9.3, PATCH (RFC 5789), and QUERY, which the conventions count in too."""
 
-_AF_UNIX = 1
+_AF_UNIX: Final = 1
 # An enum member as a global: a look-up in the class costs three times as much.
-_SERVER = Role.SERVER
+_SERVER: Final = Role.SERVER
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CACHED_MAX = 4096
 

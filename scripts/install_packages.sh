@@ -8,6 +8,7 @@ required=(
 	libbpf1                # loads the BPF objects
 	clang llvm libbpf-dev  # build them
 	clang-format           # make lint
+	gcc libc6-dev python3-dev  # compile the hot modules
 	ca-certificates        # for pip, npm
 	nginx openssl          # the demo shop's front, its certificate
 )
@@ -16,7 +17,7 @@ wanted=(wrk bpftool)
 
 if [ "${1:-}" = tests ]; then
 	required+=(
-		gcc libc6-dev curl              # programs that the tests trace
+		curl                            # programs that the tests trace
 		iproute2                        # network namespaces
 		nghttp2-client nghttp2-server   # HTTP/2 without TLS
 		qemu-system-x86 busybox-static  # other kernels in virtual machines

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from hashlib import blake2b
+from typing import Final
 
 from autotrace.model import Role
 
 Ids = tuple[int, int]
 """A span's id, and the id of its trace if it is a root. Never 0."""
 
-_SERVER = Role.SERVER
+_SERVER: Final = Role.SERVER
 
 
 class Identity:

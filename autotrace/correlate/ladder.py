@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from autotrace.correlate.causality import OpenRequests
 from autotrace.correlate.identity import Identity, Ids
@@ -10,13 +11,18 @@ from autotrace.correlate.trace_headers import TraceContext, trace_context
 from autotrace.correlate.wire import Key, WireJoins
 from autotrace.model import Confidence, Connection, Direction, Exchange, Link, LinkMethod, Process, Role
 
-_AF_UNIX = 1
+_AF_UNIX: Final = 1
 
 # Enum members as globals: a look-up in the class costs three times as much, and every exchange makes many.
-_RX, _TX = Direction.RX, Direction.TX
-_SERVER, _CLIENT = Role.SERVER, Role.CLIENT
-_HEADER, _WIRE, _NONE = LinkMethod.HEADER, LinkMethod.WIRE, LinkMethod.NONE
-_EXACTLY, _UNCLAIMED = Confidence.EXACT, Confidence.NONE
+_RX: Final = Direction.RX
+_TX: Final = Direction.TX
+_SERVER: Final = Role.SERVER
+_CLIENT: Final = Role.CLIENT
+_HEADER: Final = LinkMethod.HEADER
+_WIRE: Final = LinkMethod.WIRE
+_NONE: Final = LinkMethod.NONE
+_EXACTLY: Final = Confidence.EXACT
+_UNCLAIMED: Final = Confidence.NONE
 
 
 class Correlator:
@@ -25,18 +31,18 @@ class Correlator:
     A parent is always known before its child: a request is written before it is read, and an incoming request
     is read before what it causes is sent. `process_of` finds a process by pid. `note` is called with
     ("correlate", what) for facts worth counting. `host` tells this host, since its last boot, from all
-    others.
+    others; None: nobody wants spans, and links have no ids (0).
     """
 
     def __init__(
         self,
         process_of: Callable[[int], Process | None],
         note: Callable[[str, str], object],
-        host: bytes,
+        host: bytes | None,
         wire_capacity: int = 65_536,
     ) -> None:
         self._process_of = process_of
-        self._identity = Identity(host)
+        self._identity = None if host is None else Identity(host)
         self._wire = WireJoins(note, wire_capacity)
         self._requests: dict[int, OpenRequests] = {}
 
@@ -124,6 +130,8 @@ class Correlator:
         return link
 
     def _ids(self, key: Key | None, exchange: Exchange, client: Exchange | None) -> Ids:
+        if self._identity is None:
+            return 0, 0
         connection = exchange.connection
         return self._identity.ids(
             key or f"('connection', {connection.id}, {exchange.stream or exchange.position})",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 TRACE_STATE_MAX = 512
 """Characters of `tracestate` that must be carried on (W3C Trace Context, section 3.3.1.5)."""
@@ -27,7 +27,7 @@ _UBER = re.compile(
 )
 _TRACE_STATE = re.compile(r"[\x20-\x7e]*", re.ASCII)
 
-_DECIDING = frozenset({"traceparent", "b3", "x-b3-traceid", "uber-trace-id"})
+_DECIDING: Final = frozenset({"traceparent", "b3", "x-b3-traceid", "uber-trace-id"})
 
 
 class TraceContext(NamedTuple):

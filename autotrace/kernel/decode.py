@@ -6,7 +6,7 @@ import socket
 import struct
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from autotrace import abi
 from autotrace.model import (
@@ -27,15 +27,16 @@ from autotrace.model import (
     new_tuple,
 )
 
-_AF_UNIX = 1
-_AF_INET = 2
-_AF_INET6 = 10
-_DIRECTIONS = (Direction.RX, Direction.TX)
-_RX, _TX = _DIRECTIONS
+_AF_UNIX: Final = 1
+_AF_INET: Final = 2
+_AF_INET6: Final = 10
+_RX: Final = Direction.RX
+_TX: Final = Direction.TX
+_DIRECTIONS: Final = (_RX, _TX)
 _ORIGINS = tuple(FramesOrigin)
-_unpack_chunk = abi.CHUNK_EVENT.unpack_from
-_CHUNK_SIZE = abi.CHUNK_EVENT.size
-_CHUNK_TYPE = int(abi.EventType.CHUNK)
+_unpack_chunk: Final = abi.CHUNK_EVENT.unpack_from
+_CHUNK_SIZE: Final = abi.CHUNK_EVENT.size
+_CHUNK_TYPE: Final = int(abi.EventType.CHUNK)
 _FRAMES_SIZE = abi.FRAMES_EVENT.size
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
 

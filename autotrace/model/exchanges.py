@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -12,7 +11,6 @@ from autotrace.model.context import Context, Direction, Role
 from autotrace.model.messages import Rpc
 
 
-@dataclass(slots=True, eq=False)
 class Exchange:
     """One request and what became of it, at one end of a connection.
 
@@ -24,38 +22,97 @@ class Exchange:
     streams. Times are 0 until they are known.
     """
 
-    connection: Connection
-    role: Role
-    at: Context
-    position: int
-    method: str
-    target: str
-    version: str
-    request_headers: Mapping[str, str]
-    start_ns: int
-    request_end_ns: int = 0
-    response_start_ns: int = 0
-    end_ns: int = 0
-    response_at: Context | None = None
-    status: int = 0
-    request_body_size: int | None = None
-    response_body_size: int | None = None
-    first_on_connection: bool = False
-    error: str = ""
-    link: Link | None = None
-    peer_pid: int = 0
-    """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
-    stream: int = 0
-    partial: bool = False
-    """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
-    may be."""
-    rpc: Rpc | None = None
-    task: int = 0
-    """The runtime's task (see `Context`) that serves the request, or makes it; 0 if it is not known."""
-    parent_task: int = 0
-    """The task that started that one, as far as it is known."""
-    own_task: bool = False
-    """`task` was made for this request and serves no other: whatever it starts belongs to it."""
+    __slots__ = (
+        "at",
+        "connection",
+        "end_ns",
+        "error",
+        "first_on_connection",
+        "link",
+        "method",
+        "own_task",
+        "parent_task",
+        "partial",
+        "peer_pid",
+        "position",
+        "request_body_size",
+        "request_end_ns",
+        "request_headers",
+        "response_at",
+        "response_body_size",
+        "response_start_ns",
+        "role",
+        "rpc",
+        "start_ns",
+        "status",
+        "stream",
+        "target",
+        "task",
+        "version",
+    )
+
+    # By hand: the `__init__` that a dataclass is given is not compiled (setup.py), and every exchange needs one.
+    def __init__(
+        self,
+        connection: Connection,
+        role: Role,
+        at: Context,
+        position: int,
+        method: str,
+        target: str,
+        version: str,
+        request_headers: Mapping[str, str],
+        start_ns: int,
+        request_end_ns: int = 0,
+        response_start_ns: int = 0,
+        end_ns: int = 0,
+        response_at: Context | None = None,
+        status: int = 0,
+        request_body_size: int | None = None,
+        response_body_size: int | None = None,
+        first_on_connection: bool = False,
+        error: str = "",
+        link: Link | None = None,
+        peer_pid: int = 0,
+        stream: int = 0,
+        partial: bool = False,
+        rpc: Rpc | None = None,
+        task: int = 0,
+        parent_task: int = 0,
+        own_task: bool = False,
+    ) -> None:
+        self.connection = connection
+        self.role = role
+        self.at = at
+        self.position = position
+        self.method = method
+        self.target = target
+        self.version = version
+        self.request_headers = request_headers
+        self.start_ns = start_ns
+        self.request_end_ns = request_end_ns
+        self.response_start_ns = response_start_ns
+        self.end_ns = end_ns
+        self.response_at = response_at
+        self.status = status
+        self.request_body_size = request_body_size
+        self.response_body_size = response_body_size
+        self.first_on_connection = first_on_connection
+        self.error = error
+        self.link = link
+        self.peer_pid = peer_pid
+        """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
+        self.stream = stream
+        self.partial = partial
+        """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
+        may be."""
+        self.rpc = rpc
+        self.task = task
+        """The runtime's task (see `Context`) that serves the request, or makes it; 0 if it is not known."""
+        self.parent_task = parent_task
+        """The task that started that one, as far as it is known."""
+        self.own_task = own_task
+        """`task` was made for this request and serves no other: whatever it starts belongs to it."""
 
     def wire_key(self, direction: Direction) -> str | None:
         """Name the request so that both ends give the same name; `direction` is the request's."""
@@ -99,7 +156,6 @@ class Confidence(Enum):
     NONE = "none"
 
 
-@dataclass(slots=True)
 class Link:
     """The place of an exchange in a trace, and the evidence for it.
 
@@ -108,14 +164,43 @@ class Link:
     it made itself): it is counted in metrics, but gives no span.
     """
 
-    method: LinkMethod
-    confidence: Confidence
-    evidence: str
-    trace_id: int
-    span_id: int
-    parent_span_id: int = 0
-    parent: Exchange | None = None
-    candidates: int = 0
-    suppressed: bool = False
-    sampled: bool = True
-    trace_state: str = ""
+    __slots__ = (
+        "candidates",
+        "confidence",
+        "evidence",
+        "method",
+        "parent",
+        "parent_span_id",
+        "sampled",
+        "span_id",
+        "suppressed",
+        "trace_id",
+        "trace_state",
+    )
+
+    # By hand: the `__init__` that a dataclass is given is not compiled (setup.py), and every exchange needs one.
+    def __init__(
+        self,
+        method: LinkMethod,
+        confidence: Confidence,
+        evidence: str,
+        trace_id: int,
+        span_id: int,
+        parent_span_id: int = 0,
+        parent: Exchange | None = None,
+        candidates: int = 0,
+        suppressed: bool = False,
+        sampled: bool = True,
+        trace_state: str = "",
+    ) -> None:
+        self.method = method
+        self.confidence = confidence
+        self.evidence = evidence
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_span_id = parent_span_id
+        self.parent = parent
+        self.candidates = candidates
+        self.suppressed = suppressed
+        self.sampled = sampled
+        self.trace_state = trace_state

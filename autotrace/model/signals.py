@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from autotrace.model.context import Role
 from autotrace.model.processes import Process
@@ -30,7 +30,7 @@ class Span:
     trace_state: str = ""
 
 
-FINE_STEPS_PER_OCTAVE = 8
+FINE_STEPS_PER_OCTAVE: Final = 8
 """Resolution of `HistogramPoint.fine`: a step is 2 ** (1 / 8), so a quantile is right to about 5 %."""
 
 

@@ -14,6 +14,7 @@ What the rules of this parser are where the RFC cannot help, because bytes are m
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from autotrace.model import (
     Context,
@@ -58,7 +59,7 @@ from autotrace.protocols.http1_head import (
 PIPELINED_MAX = 1024
 """Requests of one connection that can wait for their responses."""
 
-_CR_LF = b"\r\n"
+_CR_LF: Final = b"\r\n"
 
 
 class _Side:

@@ -109,7 +109,10 @@ class ChunkedBody(Body):
 
     __slots__ = ("_left", "_line", "_lost", "_started", "_state", "_tail")
 
-    _SIZE, _CONTENT, _CONTENT_END, _TRAILER = range(4)
+    _SIZE = 0
+    _CONTENT = 1
+    _CONTENT_END = 2
+    _TRAILER = 3
 
     def __init__(self, optional: bool = False, lost: bool = False) -> None:
         super().__init__(None if lost else 0, optional)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from autotrace.protocols.base import HEADER_VALUE_MAX, HEADERS_KEPT
 
-HEAD_MAX = 65536
+HEAD_MAX: Final = 65536
 """Bytes of the longest head that is waited for; a longer one is reported as truncated."""
 
 # A method of more than 32 characters is not taken for one; the longest registered one has 17.
@@ -42,7 +42,7 @@ _FIELDS = re.compile(
 )
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 
-WHOLE_HEAD_MAX = 2048
+WHOLE_HEAD_MAX: Final = 2048
 """Bytes of the longest head that is remembered."""
 
 _HEADS_REMEMBERED = 1024

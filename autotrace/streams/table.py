@@ -7,7 +7,7 @@ missing shows as a jump of the position. Where whole turns are missing, their nu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from autotrace.model import (
     Chunk,
@@ -42,13 +42,13 @@ class FrameParser(Protocol):
     def close(self, ts: int, orderly: bool = True) -> list[Message]: ...
 
 
-_OTHER = (Direction.TX, Direction.RX)
+_OTHER: Final = (Direction.TX, Direction.RX)
 """The other direction, by direction."""
 
-H2C = "h2c"
+H2C: Final = "h2c"
 """The `Switched.protocol` after which the kernel side sees frames (RFC 7540 section 3.2)."""
 
-GAP = "gap"
+GAP: Final = "gap"
 """The `ProtocolError.reason` that stands for bytes the agent missed."""
 
 PROTOCOL_ERRORS_MAX = 16

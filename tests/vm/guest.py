@@ -306,7 +306,7 @@ def _pack_copies(archive: Path) -> None:
             for directory, below, files in os.walk(root):
                 below[:] = [name for name in below if name not in NOT_COPIED]
                 for file in files:
-                    if file.endswith(COPIED):
+                    if file.endswith(COPIED) or (file.endswith(".so") and root == CHECKOUT / "autotrace"):
                         packed.add(Path(directory, file), recursive=False)
 
 

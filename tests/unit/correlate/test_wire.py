@@ -96,11 +96,11 @@ def test_a_recurring_key_belongs_to_its_latest_sender(joins: WireJoins, notes: C
 def test_the_oldest_goes_first_when_it_is_full(joins: WireJoins, notes: Counter[str]) -> None:
     senders = [client(n) for n in range(1, 6)]
     for n, sender in enumerate(senders):
-        joins.sent((n,), sender)
+        joins.sent(str(n), sender)
     assert len(joins) == 3
     assert notes == {"wire_evicted": 2}
-    assert joins.join((0,)) == (None, False)
-    assert joins.join((4,)) == (senders[4], False)
+    assert joins.join("0") == (None, False)
+    assert joins.join("4") == (senders[4], False)
     for sender in senders:
         joins.ended(finish(sender, 9))
     assert len(joins) == 0

@@ -20,7 +20,7 @@ SECRET = b"S3cr3t+beef"
 PIECES = [SECRET[i : i + 5] for i in range(len(SECRET) - 4)]
 
 
-class RedactedParser(Parser):
+class RedactedParser:
     """What a replay sees: a parser behind a redactor. `kept` is all that came through."""
 
     def __init__(self) -> None:
