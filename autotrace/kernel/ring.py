@@ -57,9 +57,12 @@ class Ring:
         if self._unread() < enough:
             self._epoll.poll(seconds)
 
-    def take(self) -> list[bytes]:
-        """The records that are finished, in order; those behind one that is not have to wait for it."""
+    def take(self, most: int | None = None) -> list[bytes]:
+        """The records that are finished, in order; those behind one that is not have to wait for it. With `most`,
+        only those that begin in the next `most` bytes."""
         unread = self._unread()
+        if most is not None and most < unread:
+            unread = most
         if not unread:
             return []
         start = self._position & self._mask

@@ -162,9 +162,9 @@ class Source:
         """Wait until WAKEUP_BYTES have gathered, or for so long."""
         self._ring.wait(seconds, WAKEUP_BYTES)
 
-    def take(self) -> list[bytes]:
-        """The records that have gathered."""
-        return self._ring.take()
+    def take(self, most: int | None = None) -> list[bytes]:
+        """The records that have gathered; with `most`, those in the next `most` bytes of the ring."""
+        return self._ring.take(most)
 
     def sweep(self) -> None:
         """Make quiet connections report how far they have come, into the ring."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,10 @@ def test_signals_are_passed_on(tmp_path: Path, name: str) -> None:
         assert agent.process.wait(20) == 5
     assert agent.said().count(f"got {name}") == 1
     assert "exchanges: seen 0 = emitted 0 + dropped 0; in flight 0" in agent.said()
+
+
+def test_the_agent_stands_back_and_the_command_does_not(tmp_path: Path) -> None:
+    command = "import os; print(os.nice(0), os.getpriority(os.PRIO_PROCESS, os.getppid()))"
+    ended = _run(tmp_path, sys.executable, "-c", command)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert ended.stdout == f"{own} {max(own, 5)}\n"

@@ -39,3 +39,11 @@ def test_what_stands_behind_the_end_is_not_read() -> None:
     first, second = in_ring(b"first"), in_ring(b"second")
     assert finished_records(first + second, 0, len(first)) == ([b"first"], len(first))
     assert finished_records(first + second, 0, 0) == ([], 0)
+
+
+def test_a_record_that_begins_before_the_end_is_taken_whole() -> None:
+    first, second = in_ring(b"first"), in_ring(b"second")
+    assert finished_records(first + second, 0, len(first) + 1) == (
+        [b"first", b"second"],
+        len(first) + len(second),
+    )
