@@ -14,7 +14,7 @@ from threading import Event as Flag
 from typing import Any
 
 from autotrace.config import Config
-from autotrace.discovery.libraries import LibraryFinder, Use
+from autotrace.discovery.libraries import LibraryFinder, Use, cache_dir
 from autotrace.discovery.processes import Describer, from_dict, to_dict
 from autotrace.discovery.procfs import Procfs
 from autotrace.discovery.selection import Selection
@@ -112,7 +112,7 @@ class Agent:
         patterns = {libraries.Kind.TLS: config.tls, libraries.Kind.STREAMS: config.runtime_probes}
         known = [library for library in libraries.load() if patterns[library.kind] != "off"]
         if known:
-            finder = LibraryFinder(known, Procfs(), patterns)
+            finder = LibraryFinder(known, Procfs(), patterns, cache_dir(config.cache_dir))
             self._libraries = LibraryProbes(
                 finder, self._processes.get, self._set_probes, self._log, self._ledger.note
             )

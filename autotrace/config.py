@@ -412,6 +412,16 @@ class Config:
             "root, else autotrace in $XDG_RUNTIME_DIR.",
         ),
     )
+    cache_dir: Path | None = field(
+        default=None,
+        metadata=_about(
+            "cache-dir",
+            _path("DIR"),
+            Group.GENERAL,
+            "Where agents remember what they found in programs and libraries. Without it: "
+            "/var/cache/autotrace for root, else autotrace in $XDG_CACHE_HOME.",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=_about(

@@ -124,7 +124,8 @@ class Agent:
         self._metrics_port = _free_port()
         command = [
             sys.executable, "-m", "autotrace.cli", "run", "--console", "off", "--log-level", "info",
-            "--runtime-dir", str(directory / "run"), "--metrics-port", str(self._metrics_port),
+            "--runtime-dir", str(directory / "run"), "--cache-dir", str(directory / "cache"),
+            "--metrics-port", str(self._metrics_port),
             "--tls", "off", *options,
         ]  # fmt: skip
         began = time.monotonic()

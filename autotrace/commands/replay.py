@@ -17,7 +17,9 @@ autotrace replay events.bin --otlp http://localhost:4317
 """
 
 
-@config_flags({Group.LIMITS, Group.EXPORT, Group.GENERAL}, without={"record_path", "runtime_dir"})
+@config_flags(
+    {Group.LIMITS, Group.EXPORT, Group.GENERAL}, without={"record_path", "runtime_dir", "cache_dir"}
+)
 @click.command(cls=Verb, short_help="Make spans from a recorded file, anywhere.", examples=EXAMPLES)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.pass_context

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import NamedTuple
 
 from autotrace.discovery.procfs import Procfs
 from autotrace.model import Probe
 from autotrace.probes.libraries import Kind, Library
+from symbols.cache import Cache
 from symbols.errors import SymbolsError
 from symbols.image import Image
 
@@ -53,18 +56,34 @@ class _Found(NamedTuple):
     missing: tuple[str, ...]
 
 
+def cache_dir(setting: Path | None) -> Path:
+    """Where agents keep what they found in files: `setting`, or the place that is usual for this user."""
+    if setting is not None:
+        return setting
+    if os.geteuid() == 0:
+        return Path("/var/cache/autotrace")
+    home = os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".cache"
+    return Path(home) / "autotrace"
+
+
 class LibraryFinder:
     """Finds the libraries of processes. What was found in a file is remembered.
 
-    `patterns` are shell patterns for the paths of files that may be probed, by the kind of the library.
+    `patterns` are shell patterns for the paths of files that may be probed, by the kind of the library. `cache` is a
+    directory in which it is remembered beyond the life of this object too; one that cannot be used is done without.
     """
 
     def __init__(
-        self, libraries: Iterable[Library], procfs: Procfs, patterns: dict[Kind, str] = _ANY_FILE
+        self,
+        libraries: Iterable[Library],
+        procfs: Procfs,
+        patterns: dict[Kind, str] = _ANY_FILE,
+        cache: Path | None = None,
     ) -> None:
         self._libraries = tuple(libraries)
         self._procfs = procfs
         self._patterns = patterns
+        self._cache = Cache(cache) if cache is not None else None
         self._known: dict[tuple[FileId, str], list[_Found]] = {}
 
     def find(self, pid: int) -> list[Use]:
@@ -84,38 +103,39 @@ class LibraryFinder:
             if key not in self._known:
                 if len(self._known) >= _CACHED_MAX:
                     self._known.clear()
-                self._known[key] = _look_into(allowed, opened, mapping.path, mapping.path == executable)
+                self._known[key] = self._look_into(allowed, opened, mapping.path, mapping.path == executable)
             uses += [
                 Use(found.library, mapping.file, mapping.path, opened, found.probes, found.missing)
                 for found in self._known[key]
             ]
         return uses
 
-
-def _look_into(libraries: list[Library], opened: str, path: str, is_executable: bool) -> list[_Found]:
-    """Which of the libraries a file is, or has inside."""
-    wanted = [
-        library
-        for library in libraries
-        if is_executable or library.is_file(path) or library.may_be_inside(path)
-    ]
-    found: list[_Found] = []
-    if not wanted:
+    def _look_into(
+        self, libraries: list[Library], opened: str, path: str, is_executable: bool
+    ) -> list[_Found]:
+        """Which of the libraries a file is, or has inside."""
+        wanted = [
+            library
+            for library in libraries
+            if is_executable or library.is_file(path) or library.may_be_inside(path)
+        ]
+        found: list[_Found] = []
+        if not wanted:
+            return found
+        try:
+            with Image(opened, cache=self._cache) as image:
+                is_go = is_executable and image.go_build() is not None
+                for library in wanted:
+                    if library.go and not is_go:
+                        continue
+                    probes, missing = _probes(image, library)
+                    if not missing:
+                        found.append(_Found(library, probes, ()))
+                    elif library.is_file(path):
+                        found.append(_Found(library, (), missing))
+        except SymbolsError:
+            return []
         return found
-    try:
-        with Image(opened) as image:
-            is_go = is_executable and image.go_build() is not None
-            for library in wanted:
-                if library.go and not is_go:
-                    continue
-                probes, missing = _probes(image, library)
-                if not missing:
-                    found.append(_Found(library, probes, ()))
-                elif library.is_file(path):
-                    found.append(_Found(library, (), missing))
-    except SymbolsError:
-        return []
-    return found
 
 
 def code_mappings(procfs: Procfs, pid: int) -> list[Mapping]:

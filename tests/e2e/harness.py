@@ -142,7 +142,8 @@ class Traced:
         self._said = directory / "agent.log"
         arguments = [
             *AUTOTRACE, "run", "--json", str(self.json), "--metrics-port", "0",
-            "--console", "off", "--runtime-dir", str(self.runtime_dir), *options,
+            "--console", "off", "--runtime-dir", str(self.runtime_dir), "--cache-dir", str(directory / "cache"),
+            *options,
             *(["--", *command] if command else []),
         ]  # fmt: skip
         with self._said.open("wb") as said:

@@ -119,6 +119,24 @@ def test_no_secret_leaves_the_kernel(tmp_path: Path) -> None:
     assert b"SECRET-ANSWER" not in events.read_bytes()
 
 
+def test_the_next_agent_need_not_search_again(tmp_path: Path) -> None:
+    tls = Tls(tmp_path / "tls")
+    command = shell(f"{tls.openssl()} {sys.executable} -c 'import ssl, time; time.sleep(600)'")
+    cache = tmp_path / "cache"
+    used = []
+    for number in range(2):
+        options = (*only_copies(tmp_path), "--cache-dir", str(cache))
+        with Traced(tmp_path / f"agent-{number}", command, options) as agent:
+            reads(agent, "libssl.so.3")
+            agent.finish()
+        used.append({entry.name: entry.stat() for entry in cache.iterdir()})
+    first, second = used
+    assert first.keys() == second.keys()
+    # An entry that answers is marked as used; one that is written anew is another file.
+    assert [entry.st_ino for entry in first.values()] == [entry.st_ino for entry in second.values()]
+    assert all(second[name].st_mtime_ns > entry.st_mtime_ns for name, entry in first.items())
+
+
 def test_ten_thousand_sessions_leave_nothing(tmp_path: Path) -> None:
     tls = Tls(tmp_path / "tls")
     script = (

@@ -42,6 +42,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "metrics_host": ("0.0.0.0", "0.0.0.0"),
     "metrics_port": (0, 0),
     "runtime_dir": ("agents", Path("agents")),
+    "cache_dir": ("cache", Path("cache")),
     "log_level": ("debug", "debug"),
 }
 """Field name to (YAML value, what becomes of it)."""

@@ -10,15 +10,19 @@ from typing import Any
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from autotrace.discovery.libraries import LibraryFinder, Use, code_mappings
+from autotrace.discovery.libraries import LibraryFinder, Use, cache_dir, code_mappings
 from autotrace.discovery.procfs import Procfs
 from autotrace.probes import libraries
 
 PROCFS = Procfs()
 
 
+def finder(pattern: str = "*", cache: Path | None = None) -> LibraryFinder:
+    return LibraryFinder(libraries.load(), PROCFS, dict.fromkeys(libraries.Kind, pattern), cache)
+
+
 def find(pid: int, pattern: str = "*") -> list[Use]:
-    return LibraryFinder(libraries.load(), PROCFS, dict.fromkeys(libraries.Kind, pattern)).find(pid)
+    return finder(pattern).find(pid)
 
 
 @pytest.fixture
@@ -47,6 +51,53 @@ def test_openssl_of_a_process(private_openssl: Any, tmp_path: Path) -> None:
         address = symbol["st_value"]
         (expected,) = elf.address_offsets(address)
     assert {probe.offset for probe in use.probes if probe.program == "ssl_read_enters"} == {expected}
+
+
+def fail(*_arguments: object) -> Any:
+    raise AssertionError("the file was searched")
+
+
+def test_what_was_found_is_remembered(
+    private_openssl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def at_a_start_of_the_agent() -> list[Use]:
+        return finder(f"{tmp_path}/*", tmp_path / "made" / "cache").find(private_openssl.pid)
+
+    (first,) = at_a_start_of_the_agent()
+    monkeypatch.setattr("symbols.image.dynamic_symbols", fail)
+    assert at_a_start_of_the_agent() == [first]
+    assert (tmp_path / "made" / "cache").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("state", ["no directory", "open to all", "damaged"])
+def test_a_cache_that_cannot_be_used(private_openssl: Any, tmp_path: Path, state: str) -> None:
+    cache = tmp_path / "cache"
+    finders = [finder(f"{tmp_path}/*", cache) for _ in range(2)]
+    if state == "no directory":
+        cache.touch()
+    else:
+        cache.mkdir()
+        cache.chmod(0o777 if state == "open to all" else 0o700)
+    (first,) = finders[0].find(private_openssl.pid)
+    if state == "damaged":
+        (entry,) = cache.iterdir()
+        entry.write_bytes(b"junk")
+    (second,) = finders[1].find(private_openssl.pid)
+    assert first == second
+    assert {probe.program for probe in first.probes} >= {"ssl_read_enters", "ssl_write_enters"}
+    assert state != "open to all" or not list(cache.iterdir())
+
+
+def test_where_it_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_dir(tmp_path) == tmp_path
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert cache_dir(None) == Path("/var/cache/autotrace")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir(None) == tmp_path / "autotrace"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert cache_dir(None) == Path("/home/someone/.cache/autotrace")
 
 
 def test_a_library_that_was_replaced_on_disk(private_openssl: Any, tmp_path: Path) -> None:
