@@ -69,8 +69,9 @@ def cache_dir(setting: Path | None) -> Path:
 class LibraryFinder:
     """Finds the libraries of processes. What was found in a file is remembered.
 
-    `patterns` are shell patterns for the paths of files that may be probed, by the kind of the library. `cache` is a
-    directory in which it is remembered beyond the life of this object too; one that cannot be used is done without.
+    `patterns` are shell patterns for the paths of files that may be probed, by the kind of the library. `cache` is
+    a directory in which it is remembered beyond the life of this object too; one that cannot be used is done
+    without.
     """
 
     def __init__(

@@ -36,6 +36,7 @@ _SWEEP = "sweep"
 _CONTROL = "control"
 _LATE_CALLS = "late_call_exits"
 _IN_LATE_CALL = "in_late_call"
+_UPROBE = "uprobe"
 _NOT_FROM_START = frozenset({_CONTROL, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
 SHARED_MAPS = (
     "conns",
@@ -55,6 +56,9 @@ SHARED_MAPS = (
 _REQUIRED_FUNCTIONS = frozenset({"tcp_sendmsg", "tcp_recvmsg"})
 _HAS_NONBLOCK = "recvmsg_has_nonblock"
 _PARAMETERS_WITH_NONBLOCK = 6
+
+UPROBE_MULTI = 48
+"""BPF_TRACE_UPROBE_MULTI of enum bpf_attach_type."""
 
 PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 """How far perf events are restricted."""
@@ -123,6 +127,10 @@ class Object:
         rodata = self._bpf.bpf_map__initial_value(self._map(".rodata"), ctypes.byref(size))
         for name, value in spec.constants.items():
             c_uint32.from_address(rodata + offsets[name]).value = value
+        for name in self.programs():
+            # Kernels that do not know it pass over it.
+            if self._section(name) == _UPROBE:
+                self._bpf.bpf_program__set_expected_attach_type(self._program(name), UPROBE_MULTI)
         self._fit_to_kernel(rodata + offsets[_HAS_NONBLOCK] if _HAS_NONBLOCK in offsets else 0)
         for name, entries in spec.map_sizes.items():
             result = self._bpf.bpf_map__set_max_entries(self._map(name), entries)
@@ -180,9 +188,12 @@ class Object:
         )
 
     def _hooked_function(self, program: str) -> str:
-        section: bytes = self._bpf.bpf_program__section_name(self._program(program))  # type: ignore[assignment]
-        kind, _, function = section.decode().partition("/")
+        kind, _, function = self._section(program).partition("/")
         return function if kind in ("fentry", "fexit", "kprobe", "kretprobe") else ""
+
+    def _section(self, program: str) -> str:
+        section: bytes = self._bpf.bpf_program__section_name(self._program(program))  # type: ignore[assignment]
+        return section.decode()
 
     def _map(self, name: str) -> int:
         found = self._bpf.bpf_object__find_map_by_name(self._object, name.encode())
@@ -205,6 +216,10 @@ class Object:
             found[name.decode()] = self._bpf.bpf_program__fd(program)
             program = self._bpf.bpf_object__next_program(self._object, program)
         return found
+
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a program; it stays the Object's."""
+        return self._bpf.bpf_program__fd(self._program(name))
 
     def attach(self) -> None:
         """Attach every program but those that user space runs itself, and that for late calls. On a failure all are
@@ -243,11 +258,16 @@ class Object:
             self._program(name), at_return, -1, os.fsencode(path), offset
         )
         if not link:
-            raise AutotraceError(
-                f"a probe could not be set in {path}: {errno_name(ctypes.get_errno())}; "
-                f"see `autotrace doctor` for what this kernel allows ({self._bpf.last_words()})"
-            )
+            raise self.probe_refused(path, ctypes.get_errno())
         return link
+
+    def probe_refused(self, path: str, code: int) -> AutotraceError:
+        """The error that says that the kernel set no probe in the file, with the errno `code`."""
+        return _failure(
+            f"a probe could not be set in {path}: {errno_name(code)}; "
+            "see `autotrace doctor` for what this kernel allows",
+            self._bpf.last_words(),
+        )
 
     def destroy(self, link: int) -> None:
         """Take a probe of `attach_uprobe` away."""
