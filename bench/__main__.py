@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 from autotrace.errors import AutotraceError
-from bench import footprint, keepalive, replay
+from bench import footprint, keepalive, replay, tls
 from bench.figures import Figures
 from bench.programs import BenchError
 
 _RESULT = Path(__file__).resolve().parent.parent / "build" / "bench.json"
-_GROUPS = ("replay", "start", "memory", "keepalive", "otlp", "bpf")
+_GROUPS = ("replay", "start", "memory", "keepalive", "otlp", "bpf", "tls")
 _WITHOUT_ROOT = frozenset({"replay"})
 _SOME_RUNS = 3
 """Runs of what repeats well or takes long."""
@@ -57,6 +57,9 @@ def _measure(group: str, figures: Figures, directory: Path, options: argparse.Na
         keepalive.measure_pairs(figures, directory, runs, seconds, say)
     elif group == "otlp":
         keepalive.measure_otlp_pairs(figures, directory, min(runs, _SOME_RUNS), seconds, say)
+    elif group == "tls":
+        tls.measure_hits(figures, directory, say)
+        tls.measure_load(figures, directory, min(runs, _SOME_RUNS), seconds, say)
     else:
         keepalive.measure_bpf(figures, directory, min(runs, _SOME_RUNS), seconds, say)
 

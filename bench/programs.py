@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
@@ -31,6 +32,10 @@ _RESULT = re.compile(r"^RESULT (\d+) (\d+) (\d+) (\d+) (\d+)$", re.MULTILINE)
 _LEDGER = re.compile(r"exchanges: seen (\d+) = emitted (\d+) \+ dropped (\d+)")
 _ATTACHED = b"attached by"
 _WATCHING = b"metrics on"
+
+
+_BPF_PROG_TYPE_KPROBE = 2
+"""BPF_PROG_TYPE_KPROBE of enum bpf_prog_type (include/uapi/linux/bpf.h); uprobes have it too."""
 
 
 class BenchError(Exception):
@@ -59,7 +64,7 @@ class Nginx:
 
     def __init__(self, directory: Path, locations: str) -> None:
         directory.mkdir(parents=True)
-        self.port = _free_port()
+        self.port = free_port()
         self._process = subprocess.Popen(["nginx", "-c", str(self._configuration(directory, locations))])
         self.pid = self._process.pid
         try:
@@ -121,7 +126,7 @@ class Agent:
     """`autotrace run`. It watches when this returns; `started` is how many seconds it took to attach."""
 
     def __init__(self, directory: Path, options: list[str]) -> None:
-        self._metrics_port = _free_port()
+        self._metrics_port = free_port()
         command = [
             sys.executable, "-m", "autotrace.cli", "run", "--console", "off", "--log-level", "info",
             "--runtime-dir", str(directory / "run"), "--cache-dir", str(directory / "cache"),
@@ -139,9 +144,9 @@ class Agent:
         self.pid = self._process.pid
         self._said = b""
         try:
-            self._wait_for(_ATTACHED)
+            self.wait_for(_ATTACHED)
             self.started = time.monotonic() - began
-            self._wait_for(_WATCHING)
+            self.wait_for(_WATCHING)
         except BaseException:
             _end(self._process)
             raise
@@ -189,14 +194,29 @@ class Agent:
 
     def bpf_statistics(self) -> tuple[int, int]:
         """Runs, and nanoseconds in them, of all the BPF programs that it holds (kernel BPF statistics)."""
-        runs: dict[int, tuple[int, int]] = {}
+        programs = self._programs().values()
+        runs = sum(int(fields["run_cnt"]) for fields in programs)
+        return runs, sum(int(fields["run_time_ns"]) for fields in programs)
+
+    def probe_hits(self) -> int:
+        """Runs of all programs that have the kind of a kprobe (kernel BPF statistics)."""
+        return sum(
+            int(fields["run_cnt"])
+            for fields in self._programs().values()
+            if int(fields["prog_type"]) == _BPF_PROG_TYPE_KPROBE
+        )
+
+    def _programs(self) -> dict[str, dict[str, str]]:
+        """What the kernel says of the programs that it holds, by id."""
+        programs = {}
         for info in Path(f"/proc/{self.pid}/fdinfo").iterdir():
             fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
             if "run_cnt" in fields:
-                runs[int(fields["prog_id"])] = int(fields["run_cnt"]), int(fields["run_time_ns"])
-        return sum(count for count, _ in runs.values()), sum(ns for _, ns in runs.values())
+                programs[fields["prog_id"]] = fields
+        return programs
 
-    def _wait_for(self, message: bytes) -> None:
+    def wait_for(self, message: bytes) -> None:
+        """Wait until it has said this. Raises BenchError if it ends before."""
         stream = self._process.stderr
         assert stream is not None
         while message not in self._said:
@@ -208,11 +228,11 @@ class Agent:
             self._said += line
 
 
-def wrk(directory: Path, port: int, seconds: int) -> Load:
-    """Load on nginx over 8 keep-alive connections, as fast as it goes. Raises BenchError if a request fails."""
+def wrk(directory: Path, port: int, seconds: int, scheme: str = "http") -> Load:
+    """Load on a server over 8 keep-alive connections, as fast as it goes. Raises BenchError if a request fails."""
     script = directory / "report.lua"
     script.write_text(_WRK_REPORT)
-    url = f"http://127.0.0.1:{port}/file.txt"
+    url = f"{scheme}://127.0.0.1:{port}/file.txt"
     arguments = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{seconds}", "-s", str(script), url]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=seconds + _PATIENCE, check=False)
     found = _RESULT.search(done.stdout)
@@ -224,12 +244,24 @@ def wrk(directory: Path, port: int, seconds: int) -> Load:
     return Load(requests, requests / microseconds * 1e6, p50, p99)
 
 
+@contextmanager
+def running(command: list[str], port: int, environment: dict[str, str]) -> Iterator[int]:
+    """A program of which there is nothing to say but that it listens on `port`; its pid."""
+    process = subprocess.Popen(command, env=environment)
+    try:
+        _wait_until(f"{command[0]} to listen on port {port}", lambda: _listens(port))
+        yield process.pid
+    finally:
+        _end(process)
+
+
 def _environment() -> dict[str, str]:
     """This environment without what would make a Python program start slowly, or differently."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
