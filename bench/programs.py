@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
@@ -210,9 +210,11 @@ class Agent:
         """What the kernel says of the programs that it holds, by id."""
         programs = {}
         for info in Path(f"/proc/{self.pid}/fdinfo").iterdir():
-            fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-            if "run_cnt" in fields:
-                programs[fields["prog_id"]] = fields
+            with suppress(FileNotFoundError):  # closed meanwhile
+                lines = info.read_text().splitlines()
+                fields = dict(line.split(":", 1) for line in lines if ":" in line)
+                if "run_cnt" in fields:
+                    programs[fields["prog_id"]] = fields
         return programs
 
     def wait_for(self, message: bytes) -> None:

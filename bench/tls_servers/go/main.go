@@ -3,6 +3,7 @@ package main
 
 import (
 	"crypto/tls"
+	"io"
 	"log"
 	"net/http"
 	"os"
@@ -14,6 +15,7 @@ func main() {
 	server := http.Server{
 		Addr:         "127.0.0.1:" + os.Args[1],
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:     log.New(io.Discard, "", 0), // of clients that only look at the port
 		Handler: http.HandlerFunc(func(writer http.ResponseWriter, _ *http.Request) {
 			writer.Write(body)
 		}),
