@@ -184,7 +184,10 @@ class StreamPairing:
     @staticmethod
     def _take(conversation: _Conversation, stream: int) -> Exchange:
         conversation.unsure.pop(stream, None)
-        return conversation.open.pop(stream)
+        exchange = conversation.open.pop(stream)
+        if not conversation.open:
+            conversation.open.clear()  # or it keeps the memory that its most streams took
+        return exchange
 
     def _request(
         self, conversation: _Conversation, request: StreamRequest, events: list[PairingEvent]

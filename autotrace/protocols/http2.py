@@ -334,7 +334,11 @@ class Http2Parser(FrameParser):
 
     def _forget(self, number: int) -> _Stream | None:
         self._unsure.discard(number)
-        return self._streams.pop(number, None)
+        streams = self._streams
+        stream = streams.pop(number, None)
+        if not streams:
+            streams.clear()  # or it keeps the memory that its most streams took
+        return stream
 
     # --- header blocks ------------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ table is: an entry that we know is never the wrong one, and what lies behind tho
 
 from __future__ import annotations
 
-from collections import deque
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -37,7 +36,7 @@ PATH_MAX = 8192
 _STATIC = 61
 _ENTRY_OVERHEAD = 32
 _INTEGER_MAX = 1 << 28
-_MEMO_MAX = 16
+_MEMO_MAX = 8
 _MEMO_BLOCK_MAX = 256
 _HUFFMAN_LONGEST = 30  # bits
 _SHORT = 64
@@ -80,7 +79,7 @@ class HeaderDecoder:
     __slots__ = ("_from_start", "_memo", "_size", "_size_max", "_table")
 
     def __init__(self, from_start: bool) -> None:
-        self._table: deque[_Entry] = deque()
+        self._table: list[_Entry] = []  # the newest is the last
         self._memo: dict[bytes, Block] = {}
         self._size = 0
         self._from_start = from_start
@@ -173,9 +172,9 @@ class HeaderDecoder:
         return fields, unknown, changed
 
     def _entry(self, index: int) -> _Entry:
-        index -= _STATIC + 1
-        if index < len(self._table):
-            return self._table[index]
+        index -= _STATIC
+        if index <= len(self._table):
+            return self._table[-index]
         if self._from_start and self._size_max < TABLE_SIZE_MAX:
             raise MalformedBlockError("an index beyond the table")
         return _UNKNOWN
@@ -183,13 +182,18 @@ class HeaderDecoder:
     def _insert(self, entry: _Entry) -> None:
         self._evict(self._size_max - entry.size)
         if entry.size <= self._size_max:
-            self._table.appendleft(entry)
+            self._table.append(entry)
             self._size += entry.size
 
     def _evict(self, room: int) -> None:
         """Sizes are never counted too high, so no entry goes that the encoder can still refer to."""
-        while self._size > room and self._table:
-            self._size -= self._table.pop().size
+        table = self._table
+        gone = 0
+        while self._size > room and gone < len(table):
+            self._size -= table[gone].size
+            gone += 1
+        if gone:
+            del table[:gone]
 
 
 _UNKNOWN = _Entry(None, "", 0)
