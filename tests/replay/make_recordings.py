@@ -1,4 +1,4 @@
-"""Make the recordings and their golden spans anew, as root: `python tests/replay/make_recordings.py`.
+"""Make the recordings and their golden spans anew, as root: `python tests/replay/make_recordings.py [NAME...]`.
 
 It is needed after every change of bpf/include/abi.h, because a recording holds records of that form. Read the
 difference of the golden files before it is committed: they are what the code makes of the recordings.
@@ -10,7 +10,9 @@ import shutil
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "replay")]
@@ -26,7 +28,15 @@ HOST = "golden"
 RESOURCE_KEPT = ("service.name", "process.pid", "process.runtime.name", "process.executable.name")
 
 
-def _nginx_proxy(directory: Path) -> tuple[list[str], list[int], int, list[str]]:
+class Run(NamedTuple):
+    """Services, the ports that they listen on, and what makes them speak."""
+
+    command: list[str]
+    ports: list[int]
+    load: Callable[[], object]
+
+
+def _nginx_proxy(directory: Path) -> Run:
     """nginx with new and kept connections to a threaded Python backend, all kinds of statuses."""
     front, back = free_ports(2)
     config = nginx_config(
@@ -38,10 +48,11 @@ def _nginx_proxy(directory: Path) -> tuple[list[str], list[int], int, list[str]]
     )
     command = shell(f"nginx -c {config}", f"{sys.executable} {SERVICES}/backend.py {back} {directory}/log 20")
     paths = [f"/status/{status}/{i}" for i, status in enumerate((200, 204, 404, 503, 200, 304))]
-    return command, [front, back], front, [*paths, "/id/1", "/id/2", "/size/30000/3", "/size/0/4"]
+    paths += ["/id/1", "/id/2", "/size/30000/3", "/size/0/4"]
+    return Run(command, [front, back], lambda: drive(front, paths, concurrency=3))
 
 
-def _python_calls(directory: Path) -> tuple[list[str], list[int], int, list[str]]:
+def _python_calls(directory: Path) -> Run:
     """A threaded Python front: calls in order to two services, refused, reset and unanswered calls."""
     front, first, faulty, nobody = free_ports(4)
     command = shell(
@@ -54,19 +65,36 @@ def _python_calls(directory: Path) -> tuple[list[str], list[int], int, list[str]
         f"/to/{nobody}/any/5",
         *(f"/to/{faulty}/{how}/{i}" for i, how in enumerate(("reset", "truncated", "silent"), 6)),
     ]
-    return command, [front, first, faulty], front, paths
+    return Run(command, [front, first, faulty], lambda: drive(front, paths, concurrency=3))
+
+
+def _grpc_calls(directory: Path) -> Run:
+    """A client and a server of grpcio: calls of all forms and with all ends, 6 at once on one connection."""
+    (port,) = free_ports(1)
+    peer, go, done = f"{sys.executable} {SERVICES}/grpc_peer.py", directory / "go", directory / "done"
+    kinds = "unary server client both fail halfway slow cancel both"
+    command = shell(
+        f"{peer} server {port} {directory}/server.log",
+        f"(until [ -e {go} ]; do sleep 0.1; done; {peer} client {port} {directory}/client.log 18 6 {kinds}; "
+        f"touch {done}; exec sleep 60)",
+    )
+
+    def load() -> None:
+        go.touch()
+        wait_for(done.exists, "the client")
+
+    return Run(command, [port], load)
 
 
 def _record(name: str) -> None:
     """Run the services under the agent and keep what it recorded, without what tells of this machine."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        make = {"nginx_proxy": _nginx_proxy, "python_calls": _python_calls}[name]
-        command, ports, front, paths = make(directory)
+        run = _MAKERS[name](directory)
         raw = directory / "raw.bin"
-        with Traced(directory / "agent", command, ("--record", str(raw))) as agent:
-            wait_for(lambda: all(map(listening, ports)), "the services")
-            drive(front, paths, concurrency=3)
+        with Traced(directory / "agent", run.command, ("--record", str(raw))) as agent:
+            wait_for(lambda: all(map(listening, run.ports)), "the services")
+            run.load()
             agent.finish().check_ledger()
         cleaned = directory / "cleaned.bin"
         _clean(raw, cleaned)
@@ -98,8 +126,11 @@ def _clean(raw: Path, cleaned: Path) -> None:
     recorder.close()
 
 
+_MAKERS = {"nginx_proxy": _nginx_proxy, "python_calls": _python_calls, "grpc_calls": _grpc_calls}
+
+
 if __name__ == "__main__":
     RECORDINGS.mkdir(exist_ok=True)
-    for each in NAMES:
+    for each in sys.argv[1:] or NAMES:
         _record(each)
         print(f"made {each}", flush=True)
