@@ -311,6 +311,7 @@ class Http1Parser(Parser):
                 if body.done:
                     self._end(side, self._ts, True)
             if count and (count > len(tail) or tail[-count:].strip(_CR_LF)):
+                position = side.expected - count
                 raise MalformedError("gap")
         except MalformedError as error:
             self._fail(side, position, str(error))

@@ -320,6 +320,7 @@ BODY_SIZES = st.sampled_from([0, 3, 5, 7])
     False,
 )
 @given(st.lists(st.tuples(st.sampled_from([RX, TX]), HEADS, BODY_SIZES), max_size=12), st.booleans())
+@example([(RX, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", size) for size in (5, 7)], True)
 def test_a_body_told_with_its_head_is_a_body_told_after_it(turns, orderly):
     together, apart = Http1Parser(), Http1Parser()
     ends = [0, 0]
