@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "bb222371634ea04f"
+DIGEST = "0ca1e2c60ac86865"
 
 
 class EventType(IntEnum):
@@ -98,9 +98,9 @@ FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, position, number, direction, origin, lead, data_len, pad."""
 
-STREAM_EVENT = Struct("<IIQQIIQQQIIII")
-"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, task, parent, stream, direction, flags,
-path_len."""
+STREAM_EVENT = Struct("<IIQQIIQQQQIIII")
+"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, carrier_parent, task, parent, stream,
+direction, flags, path_len."""
 
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,
@@ -109,5 +109,6 @@ reach_tail_len, reach_pad, direction, pad."""
 PROCESS_EVENT = Struct("<IIQQIIII16s")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad, comm."""
 
-WATCHED = Struct("<IIIII")
-"""Fields: speaks_tls, goid_offset, parent_goid_offset, stream_method_offset, stream_by_pointer."""
+WATCHED = Struct("<IIIIII")
+"""Fields: speaks_tls, goid_offset, parent_goid_offset, stream_method_offset, stream_id_offset,
+stream_by_pointer."""

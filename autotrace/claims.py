@@ -49,6 +49,9 @@ class Claims:
         if its request is still to come."""
         carrier = (claim.pid, claim.carrier, claim.direction)
         connection_id = claim.conn or self._carried.get(carrier, 0)
+        if not connection_id and claim.carrier_parent:
+            parent = (claim.pid, claim.carrier_parent, claim.direction)
+            connection_id = self._carried.get(parent, 0)
         exchange = self._find(connection_id, claim.stream) if connection_id and claim.stream else None
         if exchange is not None and (exchange.role is _SERVER) is (claim.direction is _RX):
             _apply(claim, exchange)

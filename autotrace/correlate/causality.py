@@ -70,13 +70,16 @@ class OpenRequests:
             self._by_trace_key.setdefault(trace_key, []).append(exchange)
 
     def served_by(self, exchange: Exchange, task: int) -> None:
-        """An open incoming request is served by another task than it had until now."""
+        """The runtime says which task serves an open incoming request from now on. A task serves one after the
+        other: it has done with what it served before, even if the answer is still to be sent."""
         if exchange not in self.open:
             return
         self._leave_task(exchange)
+        for earlier in self._by_task.pop(task, ()):
+            earlier.task = 0
         exchange.task = task
         if task:
-            self._by_task.setdefault(task, set()).add(exchange)
+            self._by_task[task] = {exchange}
 
     def ended(self, exchange: Exchange) -> None:
         """An incoming request was answered, or will not be. One that timed out may still be worked on."""

@@ -12,6 +12,7 @@ from autotrace.discovery.processes import Describer, Identity
 from autotrace.discovery.procfs import Procfs
 from autotrace.probes import libraries
 from symbols.go import links_function
+from symbols.go_grpc_offsets import MODULE as GRPC_GO_MODULE
 
 _UNSEEN_TLS = {
     "libssl3.so*": "NSS",
@@ -67,7 +68,10 @@ def explain(pid: int, describer: Describer, procfs: Procfs | None = None) -> lis
         findings.append(Finding("links", State.NO, f"none by thread: {manifest.why}"))
     findings += _goroutines(identity)
     try:
-        findings += _tls(pid, identity, procfs)
+        uses = LibraryFinder(libraries.load(), procfs).find(pid)
+        findings += _tasks(identity, [use for use in uses if use.library.kind is libraries.Kind.STREAMS])
+        tls = [use for use in uses if use.library.kind is libraries.Kind.TLS]
+        findings += _tls(pid, identity, tls, procfs)
         findings += _sockets(pid, procfs)
     except PermissionError as error:
         findings.append(Finding("access", State.NO, f"{error.filename} may not be read; run this as root"))
@@ -82,7 +86,7 @@ def _goroutines(identity: Identity) -> list[Finding]:
         return []
     version = go.build.go_version
     if go.offsets is None:
-        text = f"{version} is not known here and the program is stripped: goroutines cannot be told apart"
+        text = f"{version} is not known here and the program is stripped: no link is made by them"
         return [Finding("goroutines", State.NO, text)]
     return [
         Finding(
@@ -91,8 +95,7 @@ def _goroutines(identity: Identity) -> list[Finding]:
     ]
 
 
-def _tls(pid: int, identity: Identity, procfs: Procfs) -> list[Finding]:
-    uses = LibraryFinder(libraries.load(), procfs).find(pid)
+def _tls(pid: int, identity: Identity, uses: list[Use], procfs: Procfs) -> list[Finding]:
     findings = [_library(use) for use in uses]
     probed = {use.path for use in uses}
     for path in sorted(procfs.mapped_files(pid) - probed):
@@ -107,6 +110,25 @@ def _tls(pid: int, identity: Identity, procfs: Procfs) -> list[Finding]:
         text = f"{builtin} is part of the program and no probe fits it: {_NOT_SEEN}"
         findings.append(Finding("tls", State.NO, text))
     return findings or [Finding("tls", State.INFO, "no TLS library was found in it")]
+
+
+def _tasks(identity: Identity, uses: list[Use]) -> list[Finding]:
+    """What the runtime is asked about which task works for which request, and by which probes."""
+    findings = [
+        Finding(
+            "tasks",
+            State.YES,
+            f"{use.library.display} is asked, unless --runtime-probes rules it out, at "
+            f"{', '.join(function.names[0] for function in use.library.functions)}",
+        )
+        for use in uses
+    ]
+    go = identity.go
+    if go is not None and go.grpc_stream is None and go.build.dependency(GRPC_GO_MODULE):
+        version = go.build.dependency(GRPC_GO_MODULE)
+        text = f"gRPC-Go {version} is not known here and the program is stripped: its server is not asked"
+        findings.append(Finding("tasks", State.NO, text))
+    return findings
 
 
 def _library(use: Use) -> Finding:

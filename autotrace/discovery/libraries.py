@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,9 +14,11 @@ from autotrace.model import Probe
 from autotrace.probes.libraries import Kind, Library
 from symbols.cache import Cache
 from symbols.errors import SymbolsError
+from symbols.go import BuildInfo
 from symbols.image import Image
 
 _CACHED_MAX = 4096
+_ON_THE_STACK = re.compile(r"go1\.(\d|1[0-6])(?!\d)")
 _ANY_FILE = dict.fromkeys(Kind, "*")
 
 
@@ -125,7 +128,7 @@ class LibraryFinder:
             return found
         try:
             with Image(opened, cache=self._cache) as image:
-                is_go = is_executable and image.go_build() is not None
+                is_go = is_executable and _passes_in_registers(image.go_build())
                 for library in wanted:
                     if library.go and not is_go:
                         continue
@@ -137,6 +140,11 @@ class LibraryFinder:
         except SymbolsError:
             return []
         return found
+
+
+def _passes_in_registers(build: BuildInfo | None) -> bool:
+    """Tell if it is a Go program whose functions get their parameters in registers: from Go 1.17 on."""
+    return build is not None and not _ON_THE_STACK.match(build.go_version)
 
 
 def code_mappings(procfs: Procfs, pid: int) -> list[Mapping]:
@@ -163,13 +171,14 @@ def _probes(image: Image, library: Library) -> tuple[tuple[Probe, ...], tuple[st
 
     Those at returns come first: a call that has begun must not be seen only half.
     """
-    names = [function.name for function in library.functions]
+    names = [name for function in library.functions for name in function.names]
     found = (image.go_functions(names) if library.go else image.functions(names)).found
-    missing = tuple(sorted(library.required - found.keys()))
-    probes = []
+    missing: list[str] = []
+    probes: list[Probe] = []
     for function in library.functions:
-        there = found.get(function.name)
+        there = next((found[name] for name in function.names if name in found), None)
         if there is None:
+            missing += function.names[:1] * function.required
             continue
         if function.returns and library.go:
             probes += [Probe(function.returns, offset, False) for offset in there.returns]
@@ -177,4 +186,4 @@ def _probes(image: Image, library: Library) -> tuple[tuple[Probe, ...], tuple[st
             probes.append(Probe(function.returns, there.offset, True))
         if function.enters:
             probes.append(Probe(function.enters, there.offset, False))
-    return tuple(probes), missing
+    return tuple(probes), tuple(sorted(missing))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple, TypeVar
@@ -18,6 +19,7 @@ from autotrace.model import NOT_GO, GoOffsets, Process
 from autotrace.probes import Manifests, Match
 from symbols.errors import SymbolsError
 from symbols.go import BuildInfo, build_info
+from symbols.go_grpc_offsets import GrpcStream, GrpcStreamOffsets
 from symbols.go_offsets import GoidOffsets, RuntimeG
 
 _T = TypeVar("_T")
@@ -27,10 +29,12 @@ _MAX_PROGRAMS = 4096
 
 
 class GoProgram(NamedTuple):
-    """A Go program; `offsets` is None if it is not known where its runtime keeps goroutine ids."""
+    """A Go program; `offsets` is None if it is not known where its runtime keeps goroutine ids, `grpc_stream` if it
+    is not known where gRPC-Go keeps the method of a stream, or there is no gRPC-Go in it."""
 
     build: BuildInfo
     offsets: RuntimeG | None
+    grpc_stream: GrpcStream | None = None
 
 
 class Identity(NamedTuple):
@@ -62,6 +66,7 @@ class Describer:
         self._procfs = procfs or Procfs()
         self._host = host_name or platform.node()
         self._goid_offsets = GoidOffsets()
+        self._grpc_streams = GrpcStreamOffsets()
         self._programs: dict[tuple[int, int, int], GoProgram | None] = {}
         self._boot_time = self._procfs.boot_time()
         self._ticks = os.sysconf("SC_CLK_TCK")
@@ -181,11 +186,12 @@ class Describer:
             return None
         if build is None:
             return None
-        try:
+        offsets = grpc_stream = None
+        with suppress(SymbolsError, OSError):
             offsets = self._goid_offsets.find(path, build)
-        except (SymbolsError, OSError):
-            offsets = None
-        return GoProgram(build, offsets)
+        with suppress(SymbolsError, OSError):
+            grpc_stream = self._grpc_streams.find(path, build)
+        return GoProgram(build, offsets, grpc_stream)
 
     def _executable(self, pid: int) -> str:
         try:
@@ -228,7 +234,12 @@ class Describer:
 def _go_offsets(go: GoProgram) -> GoOffsets:
     if go.offsets is None:
         return NOT_GO
-    return GoOffsets(go.offsets.goid, go.offsets.parent_goid or 0)
+    stream = go.grpc_stream
+    return GoOffsets(
+        go.offsets.goid,
+        go.offsets.parent_goid or 0,
+        *(stream if stream is not None else ()),
+    )
 
 
 def _resource_attributes(text: str) -> dict[str, str]:

@@ -106,7 +106,7 @@ def _frames(record: bytes) -> Frames:
 def _stream(record: bytes) -> StreamClaim:
     (
         _type, size, ts, conn, pid, _tid,
-        carrier, task, parent, stream, direction, flags, path_len,
+        carrier, carrier_parent, task, parent, stream, direction, flags, path_len,
     ) = abi.STREAM_EVENT.unpack_from(record)  # fmt: skip
     start = abi.STREAM_EVENT.size
     if size != start + path_len or size > len(record):
@@ -115,7 +115,18 @@ def _stream(record: bytes) -> StreamClaim:
     grpc = bool(flags & abi.StreamFlag.STREAM_GRPC)
     own_task = bool(flags & abi.StreamFlag.STREAM_OWN_TASK)
     return StreamClaim(
-        ts, conn, pid, carrier, task, parent, stream, _DIRECTIONS[direction], path, grpc, own_task
+        ts,
+        conn,
+        pid,
+        carrier,
+        task,
+        parent,
+        stream,
+        _DIRECTIONS[direction],
+        path,
+        grpc,
+        own_task,
+        carrier_parent,
     )
 
 

@@ -96,9 +96,11 @@ class StreamClaim(NamedTuple):
     """A runtime's own word on a request that it serves (`direction` RX) or makes (TX).
 
     The connection is `conn`, or, where that is 0, the one whose bytes the task `carrier` of the process moves in
-    that direction. `stream` is the HTTP/2 stream; 0: the next request of the carrier. `task` serves or makes the
-    request, `parent` started that task; 0 where it is not known. `path` is "" if it is not known. `grpc`: it is
-    a call of gRPC. `own_task`: the task was made for this request and serves no other.
+    that direction. The first bytes may have been moved by the task `carrier_parent`, which started that one and
+    works for no other connection; 0 if there is none. `stream` is the HTTP/2 stream; 0: the next request of the
+    carrier. `task` serves or makes the request, `parent` started that task; 0 where it is not known. `path` is ""
+    if it is not known. `grpc`: it is a call of gRPC. `own_task`: the task was made for this request and serves
+    no other.
 
     A claim on a request that is made comes before its bytes; one on a request that is served comes behind them.
     """
@@ -114,6 +116,7 @@ class StreamClaim(NamedTuple):
     path: str
     grpc: bool = False
     own_task: bool = False
+    carrier_parent: int = 0
 
 
 class Progress(NamedTuple):

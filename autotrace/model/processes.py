@@ -12,6 +12,7 @@ class GoOffsets(NamedTuple):
     goid: int = 0
     parent_goid: int = 0
     stream_method: int = 0
+    stream_id: int = 0
     stream_by_pointer: bool = False
 
 

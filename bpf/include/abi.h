@@ -155,14 +155,15 @@ struct at_frames_event {
 
 /* AT_STREAM: a runtime's own word on a request; see StreamClaim in autotrace/model/events.py. path_len bytes follow. */
 struct at_stream_event {
-	struct at_header h; /* conn is 0 if the runtime tells the connection by `carrier` only */
-	__u64 carrier;	    /* the task that moves the request's bytes; 0: not known */
-	__u64 task;	    /* the task that serves the request, or that makes it; 0: not known */
-	__u64 parent;	    /* the task that started this one; 0: not known */
-	__u32 stream;	    /* HTTP/2; 0: the next request that the carrier moves */
-	__u32 direction;    /* of the request: enum at_direction */
-	__u32 flags;	    /* enum at_stream_flag */
-	__u32 path_len;	    /* 0: not known, or longer than AT_PATH_MAX */
+	struct at_header h;   /* conn is 0 if the runtime tells the connection by `carrier` only */
+	__u64 carrier;	      /* the task that moves the request's bytes; 0: not known */
+	__u64 carrier_parent; /* the task that started that one; 0: not known */
+	__u64 task;	      /* the task that serves the request, or that makes it; 0: not known */
+	__u64 parent;	      /* the task that started this one; 0: not known */
+	__u32 stream;	      /* HTTP/2; 0: the next request that the carrier moves */
+	__u32 direction;      /* of the request: enum at_direction */
+	__u32 flags;	      /* enum at_stream_flag */
+	__u32 path_len;	      /* 0: not known, or longer than AT_PATH_MAX */
 };
 
 struct at_progress_event { /* AT_PROGRESS */
@@ -185,6 +186,7 @@ struct at_watched {
 	__u32 goid_offset;	    /* Go: offset of goid in runtime.g; 0: not Go or not known */
 	__u32 parent_goid_offset;   /* of parentGoid; 0: not known (before Go 1.21) */
 	__u32 stream_method_offset; /* gRPC-Go: of method in transport.Stream; 0: not gRPC-Go or not known */
+	__u32 stream_id_offset;	    /* of id */
 	__u32 stream_by_pointer;    /* a server's stream begins with a pointer to its transport.Stream */
 };
 

@@ -31,6 +31,7 @@ struct pt_regs {
 #define ARCH_GO_PARAM0(regs) ((regs)->ax)
 #define ARCH_GO_PARAM1(regs) ((regs)->bx)
 #define ARCH_GO_PARAM2(regs) ((regs)->cx)
+#define ARCH_GO_PARAM3(regs) ((regs)->di)
 #define ARCH_GO_RESULT(regs) ((regs)->ax)
 #define ARCH_GO_G(regs) ((regs)->r14)
 
@@ -105,6 +106,7 @@ struct pt_regs {
 #define ARCH_GO_PARAM0(at) ((at)->regs[0])
 #define ARCH_GO_PARAM1(at) ((at)->regs[1])
 #define ARCH_GO_PARAM2(at) ((at)->regs[2])
+#define ARCH_GO_PARAM3(at) ((at)->regs[3])
 #define ARCH_GO_RESULT(at) ((at)->regs[0])
 #define ARCH_GO_G(at) ((at)->regs[28])
 

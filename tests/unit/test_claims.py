@@ -116,6 +116,14 @@ def test_a_carrier_of_a_connection_that_is_gone() -> None:
     assert world.begin(world.connection(), 3, Role.CLIENT, WRITER).task == 60
 
 
+def test_what_was_read_by_the_task_that_started_the_reader() -> None:
+    world = World()
+    first = world.begin(world.connection(), 1, Role.SERVER, READER)
+    claim = StreamClaim(2, 0, PID, READER + 1, 60, 0, 1, RX, PATH, carrier_parent=READER)
+    assert world.claims.claimed(claim) is first
+    assert world.claims.claimed(claim._replace(carrier_parent=READER + 2)) is None
+
+
 def test_claims_of_requests_that_never_come() -> None:
     world = World(capacity=10)
     for stream in range(1, 31, 2):

@@ -23,9 +23,10 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of a library, and the BPF programs at its entry and its return ("": none). A file without one that
-    is `required` is not probed at all; a version of the library may lack any other."""
+    is `required` is not probed at all; a version of the library may lack any other. `names` are those that it has
+    in different versions: the first that is there counts."""
 
-    name: str
+    names: tuple[str, ...]
     required: bool = False
     enters: str = ""
     returns: str = ""
@@ -57,10 +58,6 @@ class Library:
     def may_be_inside(self, path: str) -> bool:
         """Tell if the file at `path`, which is no executable, may have this library inside."""
         return _matches(path, self.inside)
-
-    @property
-    def required(self) -> frozenset[str]:
-        return frozenset(function.name for function in self.functions if function.required)
 
 
 def load(directory: Path | None = None) -> tuple[Library, ...]:
@@ -94,7 +91,7 @@ def _read(file: Path) -> Library:
     table.finish()
     if not library.files and not library.go:
         raise recognise.error("files", "or go is missing")
-    if not library.required:
+    if not any(function.required for function in library.functions):
         raise table.error("functions", "has none that is required: any file would have the library inside")
     return library
 
@@ -109,7 +106,7 @@ def _kind(table: Table) -> Kind:
 
 def _function(table: Table) -> Function:
     function = Function(
-        name=table.text("name"),
+        names=(table.text("name"), *table.texts("or")),
         required=table.flag("required"),
         enters=table.text("enters", ""),
         returns=table.text("returns", ""),

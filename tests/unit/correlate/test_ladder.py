@@ -487,9 +487,18 @@ class TestGoroutines:
         assert link(self.called(go, 10)).parent is None
         assert_child(self.called(go, 11), other, LinkMethod.GOROUTINE, Confidence.EXACT)
 
-    def test_a_goroutine_with_two_requests_open(self, go: Host) -> None:
-        self.served(go, 10)
-        self.served(go, 10)
+    def test_a_goroutine_that_has_begun_with_its_next_request(self, go: Host) -> None:
+        """The answer to the one before waits to be sent."""
+        first, second = self.served(go, 10, own=False), self.served(go, 10, own=False)
+        assert_child(self.called(go, 10), second, LinkMethod.GOROUTINE, Confidence.EXACT)
+        go.end(first)
+        assert_child(self.called(go, 10), second, LinkMethod.GOROUTINE, Confidence.EXACT)
+
+    def test_a_goroutine_that_has_read_two_requests(self, go: Host) -> None:
+        for _ in range(2):
+            exchange = go.exchange(Role.SERVER, go.connection(), go.at(1))
+            exchange.task = 10
+            go.correlator.started(exchange)
         call = self.called(go, 10)
         assert (link(call).parent, link(call).candidates) == (None, 2)
         assert "serves 2 open requests" in link(call).evidence

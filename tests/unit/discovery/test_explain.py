@@ -90,7 +90,7 @@ def test_goroutines_that_cannot_be_told_apart(proc: Any, tmp_path: Path) -> None
     assert findings is not None
     assert Finding("goroutines", State.NO, texts(findings, "goroutines")) in findings
     assert "go1.99.1 is not known" in texts(findings, "goroutines")
-    assert "none by thread" in texts(findings, "links")
+    assert "no link is made by them" in texts(findings, "goroutines")
 
 
 def test_io_uring_is_pointed_out(proc: Any) -> None:

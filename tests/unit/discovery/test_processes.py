@@ -81,7 +81,7 @@ def test_a_go_program(start: Any, tmp_path: Path) -> None:
     running = start(str(tmp_path / "shop"))
     running.stdout.readline()
     process = describe(running.pid)
-    assert (process.runtime, process.service, process.rungs) == ("go", "shop", frozenset())
+    assert (process.runtime, process.service, process.rungs) == ("go", "shop", {"goroutine"})
     assert process.go.goid in {152, 160}
     assert str(process.resource["process.runtime.version"]).startswith("go1.")
     (tmp_path / "shop").unlink()  # replaced while it runs, as a deployment does

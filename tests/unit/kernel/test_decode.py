@@ -88,7 +88,7 @@ def process(kind: int, parent: int = 0, comm: bytes = b"nginx") -> bytes:
 
 def stream(path: bytes = b"/shop.Cart/Add", flags: int = 0, direction: int = 0) -> bytes:
     size = abi.STREAM_EVENT.size + len(path)
-    fields = (30, 31, 32, 7, direction, flags, len(path))
+    fields = (30, 29, 31, 32, 7, direction, flags, len(path))
     return abi.STREAM_EVENT.pack(*header(TYPE.STREAM, size), *fields) + path
 
 
@@ -116,10 +116,10 @@ def test_a_chunk() -> None:
 def test_a_runtimes_word_on_a_request() -> None:
     both = abi.StreamFlag.STREAM_GRPC | abi.StreamFlag.STREAM_OWN_TASK
     assert decode(stream(flags=both)) == StreamClaim(
-        TS, CONN, PID, 30, 31, 32, 7, Direction.RX, "/shop.Cart/Add", True, True
+        TS, CONN, PID, 30, 31, 32, 7, Direction.RX, "/shop.Cart/Add", True, True, 29
     )
     assert decode(stream(b"", direction=1)) == StreamClaim(
-        TS, CONN, PID, 30, 31, 32, 7, Direction.TX, "", False, False
+        TS, CONN, PID, 30, 31, 32, 7, Direction.TX, "", False, False, 29
     )
     with pytest.raises(DecodeError, match="STREAM"):
         decode(stream()[:-3])

@@ -32,7 +32,15 @@ def test_a_manifest(tmp_path: Path) -> None:
     (library,) = read(tmp_path, GOOD)
     assert library.is_file("/opt/lib/libsome.so.3")
     assert not library.is_file("/opt/libsome.so.3/other.so")
-    assert library.required == {"some_read"}
+    (function,) = library.functions
+    assert (function.names, function.required, library.kind) == (("some_read",), True, libraries.Kind.TLS)
+
+
+def test_names_that_a_function_had_in_other_versions(tmp_path: Path) -> None:
+    text = GOOD.replace('programs = "some"', 'programs = "some"\nkind = "streams"') + 'or = ["some_read2"]\n'
+    (library,) = read(tmp_path, text)
+    assert library.functions[0].names == ("some_read", "some_read2")
+    assert library.kind is libraries.Kind.STREAMS
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,7 @@ def test_a_manifest(tmp_path: Path) -> None:
         ("required = true", "", "functions has none that is required"),
         ('files = ["libsome.so*"]', "", "recognise.files or go is missing"),
         ('programs = "some"', 'programs = "some"\nprogram = "x"', "program is not a key"),
+        ('programs = "some"', 'programs = "some"\nkind = "magic"', "kind is 'magic', which is neither"),
         ('name = "some_read"', "", "name is missing"),
     ],
 )

@@ -71,7 +71,8 @@ def test_the_runtimes_that_come_with_autotrace(
 def test_the_links_that_each_way_of_working_makes_sound() -> None:
     links = {manifest.name: manifest.links for manifest in Manifests.load()}
     assert links["nginx"] == links["haproxy"] == ("thread", "dispatch")
-    assert links["go"] == links["beam"] == links["dotnet"] == ()
+    assert links["beam"] == links["dotnet"] == ()
+    assert links["go"] == ("goroutine",)
     assert links["python"] == links["node"] == links["java"] == links["native"] == ("thread",)
     assert [manifest.name for manifest in Manifests.load() if manifest.goid] == ["go"]
 
