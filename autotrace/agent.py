@@ -28,7 +28,6 @@ from autotrace.ledger import Ledger
 from autotrace.library_probes import LibraryProbes
 from autotrace.metrics import RedMetrics
 from autotrace.model import (
-    NOT_GO,
     Chunk,
     Connection,
     Event,
@@ -245,8 +244,8 @@ class Agent:
             return None
         if self._recorder is not None:
             self._recorder.process(to_dict(process))
-        if process.go != NOT_GO and self._source is not None:
-            self._source.watch(pid, process.go)
+        if self._source is not None:
+            self._source.describe(process)
         return process
 
     def _select(self) -> None:

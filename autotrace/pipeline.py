@@ -42,6 +42,9 @@ from autotrace.streams import StreamTable
 
 _AF_UNIX: Final = 1
 _SERVER: Final = Role.SERVER
+_HELD_MAX = 16_384
+"""How many spans may wait to know their trace. Over that, no parent is waited for any more."""
+
 _EXIT_GRACE_NS = 1_000_000_000
 """How long after a process's exit the ends of its connections may still come."""
 
@@ -83,6 +86,8 @@ class Pipeline:
         self._correlator = Correlator(process_of, ledger.note, host if emit else None)
         self._routes = RouteTemplater(route_limit)
         self._spans = SpanMaker(process_of, self._routes, wall_offset_ns)
+        self._held: dict[Exchange, list[tuple[Exchange, Span]]] = {}
+        self._held_count = 0
         self._exited: dict[int, int] = {}
         self._overflowed = 0
 
@@ -123,6 +128,8 @@ class Pipeline:
             if now - ts >= _EXIT_GRACE_NS:
                 self._process_is_gone(pid, ts)
                 del self._exited[pid]
+        self._correlator.expire(now)
+        self._release()
         overflowed = self._routes.overflowed
         if overflowed > self._overflowed:
             self._ledger.note("spans", "route_overflow", overflowed - self._overflowed)
@@ -151,6 +158,8 @@ class Pipeline:
     def finish(self, now: int) -> None:
         """No more events: account for what is still open."""
         self.tick(now + _EXIT_GRACE_NS)
+        self._correlator.finish()
+        self._release()
         for _ in self._pairing.drain() + self._stream_pairing.drain():
             self._ledger.dropped("in_flight_at_stop")
 
@@ -184,19 +193,46 @@ class Pipeline:
         if exchange.link is not None and exchange.link.suppressed:
             self._ledger.dropped("reported_by_process")
         else:
-            route = (
-                self._spans.route(exchange) if self._emit is None else self._emit_span(exchange, self._emit)
-            )
-            self._ledger.emitted()
+            route = self._make_span(exchange)
         peer = self._process_of(exchange.peer_pid) if exchange.peer_pid else None
         self._metrics.observe(exchange, process, route, peer)
+        self._release()
 
-    def _emit_span(self, exchange: Exchange, emit: Callable[[Span], object]) -> str:
-        """Hand over the span of an exchange; returns its route."""
+    def _make_span(self, exchange: Exchange) -> str:
+        """Hand over the span of an exchange, or hold it until its place is known; returns its route."""
+        if self._emit is None:
+            self._ledger.emitted()
+            return self._spans.route(exchange)
+        undecided = self._correlator.undecided_above(exchange)
         span = self._spans.make(exchange)
-        attributes = span.attributes
-        emit(span)
-        return str(attributes.get(HTTP_ROUTE) or attributes.get(URL_TEMPLATE) or "")
+        route = str(span.attributes.get(HTTP_ROUTE) or span.attributes.get(URL_TEMPLATE) or "")
+        if undecided is not None:
+            self._hold(undecided, exchange, span)
+        else:
+            self._emit(span)
+            self._ledger.emitted()
+        return route
+
+    def _hold(self, undecided: Exchange, exchange: Exchange, span: Span) -> None:
+        self._held.setdefault(undecided, []).append((exchange, span))
+        self._held_count += 1
+        if self._held_count > _HELD_MAX:
+            self._ledger.note("correlate", "held_spans_full")
+            self._correlator.finish()
+
+    def _release(self) -> None:
+        """Hand over the spans at and below calls whose parent is known now, or will not be."""
+        for call in self._correlator.take_decided():
+            held = self._held.pop(call, [])
+            self._held_count -= len(held)
+            for exchange, span in held:
+                undecided = self._correlator.undecided_above(exchange)
+                if undecided is not None:
+                    self._hold(undecided, exchange, span)
+                elif self._emit is not None:
+                    self._spans.place(span, exchange)
+                    self._emit(span)
+                    self._ledger.emitted()
 
     def _closed(self, event: ConnectionClosed) -> None:
         connection, messages = self._streams.closed(event)

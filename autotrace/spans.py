@@ -28,7 +28,7 @@ from opentelemetry.semconv.attributes.user_agent_attributes import USER_AGENT_OR
 
 from autotrace import rpc
 from autotrace.authority import split_authority
-from autotrace.model import AttributeValue, Connection, Exchange, Process, Role, Span
+from autotrace.model import AttributeValue, Connection, Exchange, Link, Process, Role, Span
 
 # In the conventions, but not stable yet.
 HTTP_REQUEST_BODY_SIZE = "http.request.body.size"
@@ -120,12 +120,7 @@ class SpanMaker:
                 attributes[SERVER_PORT] = connection.remote_port
         if exchange.at.tid:
             attributes[THREAD_ID] = exchange.at.tid
-        # `value` of an enumeration's member is a call, `_value_` is not.
-        attributes[LINK_METHOD] = link.method._value_
-        attributes[LINK_CONFIDENCE] = link.confidence._value_
-        attributes[LINK_EVIDENCE] = link.evidence
-        if link.candidates:
-            attributes[LINK_CANDIDATES] = link.candidates
+        _link_attributes(link, attributes)
         if exchange.partial:
             attributes[REQUEST_PARTIAL] = True
         error_type = _error_type(exchange)
@@ -149,6 +144,17 @@ class SpanMaker:
             process,
             link.trace_state,
         )
+
+    def place(self, span: Span, exchange: Exchange) -> None:
+        """Give a span the place in a trace that its exchange has come to have since it was made."""
+        link = exchange.link
+        if link is not None:
+            span.trace_id, span.parent_span_id, span.trace_state = (
+                link.trace_id,
+                link.parent_span_id,
+                link.trace_state,
+            )
+            _link_attributes(link, span.attributes)
 
     def connection_closed(self, connection_id: int) -> None:
         """Forget what was kept for a connection."""
@@ -253,6 +259,17 @@ def _connection_attributes(connection: Connection, role: Role) -> dict[str, Attr
         if role is _SERVER:
             attributes[CLIENT_PORT] = connection.remote_port
     return attributes
+
+
+def _link_attributes(link: Link, attributes: dict[str, AttributeValue]) -> None:
+    # `value` of an enumeration's member is a call, `_value_` is not.
+    attributes[LINK_METHOD] = link.method._value_
+    attributes[LINK_CONFIDENCE] = link.confidence._value_
+    attributes[LINK_EVIDENCE] = link.evidence
+    if link.candidates:
+        attributes[LINK_CANDIDATES] = link.candidates
+    else:
+        attributes.pop(LINK_CANDIDATES, None)
 
 
 def _unknown_process(pid: int) -> Process:

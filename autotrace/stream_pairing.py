@@ -96,11 +96,13 @@ class StreamPairing:
         if conversation is None:
             conversation = self._conversations[connection.id] = _Conversation(connection)
         events: list[PairingEvent] = []
+        together = sum(type(message) is StreamRequest for message in messages) > 1
+        answered_together = sum(type(message) is StreamResponse for message in messages) > 1
         for message in messages:
             if isinstance(message, StreamRequest):
-                self._request(conversation, message, events)
+                self._request(conversation, message, together, events)
             elif isinstance(message, StreamResponse):
-                self._response(conversation, message)
+                self._response(conversation, message, answered_together)
             elif isinstance(message, StreamEnd):
                 self._stream_end(conversation, message, events)
             elif isinstance(message, StreamReset):
@@ -190,7 +192,11 @@ class StreamPairing:
         return exchange
 
     def _request(
-        self, conversation: _Conversation, request: StreamRequest, events: list[PairingEvent]
+        self,
+        conversation: _Conversation,
+        request: StreamRequest,
+        together: bool,
+        events: list[PairingEvent],
     ) -> None:
         connection = conversation.connection
         for _ in range(request.missed):
@@ -215,11 +221,12 @@ class StreamPairing:
             stream=request.stream,
             partial=request.partial,
             rpc=request.rpc,
+            together=together,
         )
         conversation.open[request.stream] = exchange
         events.append(ExchangeStarted(exchange))
 
-    def _response(self, conversation: _Conversation, response: StreamResponse) -> None:
+    def _response(self, conversation: _Conversation, response: StreamResponse, together: bool) -> None:
         exchange = conversation.open.get(response.stream)
         if exchange is None or _asks(exchange, response.direction):
             conversation.connection.requests += 1
@@ -228,6 +235,7 @@ class StreamPairing:
         conversation.unsure.pop(response.stream, None)
         exchange.response_start_ns = response.at.ts
         exchange.response_at = response.at
+        exchange.answered_together = together
         exchange.status = response.status
         if exchange.rpc is None:
             exchange.rpc = response.rpc

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from autotrace.correlate.streams import StreamCalls
 from autotrace.model import Confidence, Context, Exchange, LinkMethod, Process
 
 _GENERATIONS_MAX = 64
@@ -17,6 +18,10 @@ _ANCESTRY_MAX = 16_384
 
 TraceKey = tuple[int, int]
 """Trace id and span id of a trace header."""
+
+
+_READ_FOR_ANY = "the only open request on the thread came on a multiplexed connection, for any thread"
+_CONTRADICTION = "contradiction: another connection was read just before"
 
 
 class Finding(NamedTuple):
@@ -39,12 +44,17 @@ class OpenRequests:
         self._trace_keys: dict[Exchange, TraceKey] = {}
         self._calls: dict[int, Exchange] = {}  # by connection: the last request sent on it
         self._closed_calls: dict[Exchange, list[int]] = {}  # by parent: connections that are gone
+        self._stream_calls = StreamCalls()
+        self._answered: dict[int, int] = {}  # by thread with open requests: the run of its last answer
         self._moved = ""  # evidence against the thread rung
+        self._streams_moved = ""  # the same, from requests on shared connections
         self._by_task: dict[int, set[Exchange]] = {}
         self._parent_tasks: dict[int, int] = {}  # by task, oldest first
 
     def began(self, exchange: Exchange, trace_key: TraceKey | None) -> None:
         """An incoming request was read; `trace_key` is what its trace header says, if others made it."""
+        if exchange.stream:
+            self._stream_calls.read(exchange.at, self._serves(exchange.at.tid))
         connection_id = exchange.connection.id
         on_connection = self._by_connection.get(connection_id)
         if on_connection is None:
@@ -86,15 +96,28 @@ class OpenRequests:
         if exchange.error == "timeout":
             return
         answered = exchange.response_at
-        if answered is not None and answered.tid != exchange.at.tid and not self._moved:
-            self._moved = f"a request read on thread {exchange.at.tid} was answered on thread {answered.tid}"
+        if answered is not None:
+            self._stream_calls.saw(answered)
+            if answered.tid != exchange.at.tid:
+                self._note_move(exchange, answered.tid)
         if exchange in self.open:
             self._close(exchange)
+            if answered is not None and answered.tid in self._by_thread:
+                self._answered[answered.tid] = answered.run
+
+    def _note_move(self, exchange: Exchange, tid: int) -> None:
+        evidence = f"a request read on thread {exchange.at.tid} was answered on thread {tid}"
+        if exchange.stream:
+            self._streams_moved = self._streams_moved or evidence
+        else:
+            self._moved = self._moved or evidence
 
     def called(self, exchange: Exchange) -> None:
         """An outgoing request was sent and has its link. Which call of several the next read of a multiplexed
         connection answers is not known."""
-        if not exchange.stream:
+        if exchange.stream:
+            self._stream_calls.sent(exchange)
+        else:
             self._calls[exchange.connection.id] = exchange
         if exchange.task and exchange.parent_task:
             # A task's parent never changes; the entry is put last again.
@@ -103,11 +126,21 @@ class OpenRequests:
             if len(self._parent_tasks) > _ANCESTRY_MAX:
                 del self._parent_tasks[next(iter(self._parent_tasks))]
 
+    def call_ended(self, exchange: Exchange) -> None:
+        """An outgoing request was answered, or will not be."""
+        if not exchange.stream:
+            return
+        self._stream_calls.ended(exchange)
+        answered = exchange.response_at
+        if answered is not None:
+            self._stream_calls.read(answered, self._serves(answered.tid))
+
     def connection_closed(self, connection_id: int) -> None:
         """A connection is gone. While a call's parent is open, the call's answer can still cause others."""
         for exchange in list(self._by_connection.get(connection_id, ())):
             self._close(exchange)
         self._by_connection.pop(connection_id, None)
+        self._stream_calls.connection_closed(connection_id)
         call = self._calls.get(connection_id)
         if call is None:
             return
@@ -116,6 +149,21 @@ class OpenRequests:
             del self._calls[connection_id]
         else:
             self._closed_calls.setdefault(parent, []).append(connection_id)
+
+    def may_show_late(self, call: Exchange, process: Process | None) -> bool:
+        """Tell if the parent of an outgoing request, which no rung gave, may show when its task answers."""
+        if not call.at.task or not call.at.tid or process is None or "answer" not in process.rungs:
+            return False
+        if not any(request.stream for request in self.open):
+            return False
+        return not call.stream or not self._stream_calls.against_thread(call)
+
+    def against_answers(self) -> str:
+        """What speaks against an answer on a shared connection being written by the thread whose it is."""
+        return self._stream_calls.against_helpers()
+
+    def _serves(self, tid: int) -> bool:
+        return any(not request.stream for request in self._by_thread.get(tid, ()))
 
     def carrying(self, trace_key: TraceKey) -> list[Exchange]:
         """The open requests that came with this trace header."""
@@ -127,6 +175,7 @@ class OpenRequests:
         On a connection that was seen being made, the first request belongs to whoever made the connection: it
         is sent when the connection is ready, in a run of the loop that may have begun with anything.
         """
+        self._stream_calls.saw(call.at)
         if not self.open:
             return Finding(None, LinkMethod.NONE, "no open request in the process")
         rungs = process.rungs if process else frozenset()
@@ -136,33 +185,29 @@ class OpenRequests:
             if by_task.parent is not None:
                 return by_task
             why = by_task.evidence
+        moved = self._moved
+        if not moved and "stream-thread" not in rungs:
+            moved = self._streams_moved
         if call.stream and not why:
-            return Finding(
-                None, LinkMethod.NONE, "sent on a multiplexed connection, by whichever thread writes to it"
-            )
+            return self._find_parent_of_stream(call, rungs, moved)
         first = call.first_on_connection
         context = call.connection.opened_at if first else call.at
         dispatches = "dispatch" in rungs
         known, cause = self._cause(context)
         if "thread" not in rungs:
             why = why or "no rung for this runtime"
-        elif self._moved:
-            why = self._moved
+        elif moved:
+            why = moved
         elif not call.at.tid:
             why = "sent by a thread of io_uring"
         else:
             on_thread = self._by_thread.get(call.at.tid, set())
             if len(on_thread) == 1:
                 (parent,) = on_thread
-                if parent.stream:
-                    why = (
-                        "the only open request on the thread came on a multiplexed connection, for any thread"
-                    )
-                    return Finding(None, LinkMethod.NONE, why)
+                if parent.stream and "stream-loop" not in rungs:
+                    return Finding(None, LinkMethod.NONE, _READ_FOR_ANY)
                 if self._contradicts(call, context, known, cause, parent, dispatches):
-                    return Finding(
-                        None, LinkMethod.NONE, "contradiction: another connection was read just before"
-                    )
+                    return Finding(None, LinkMethod.NONE, _CONTRADICTION)
                 return Finding(parent, LinkMethod.THREAD, f"only open request on thread {call.at.tid}")
             why = f"{len(on_thread)} open requests on thread {call.at.tid}"
         if not dispatches:
@@ -215,6 +260,36 @@ class OpenRequests:
             if not serves:
                 del self._by_task[exchange.task]
 
+    def _find_parent_of_stream(self, call: Exchange, rungs: frozenset[str], moved: str) -> Finding:
+        """The same for a call on a connection that calls share."""
+        on_thread = self._by_thread.get(call.at.tid, set())
+        loop = "stream-loop" in rungs
+        if not loop and "stream-thread" not in rungs:
+            why = "sent on a multiplexed connection, by whichever thread writes to it"
+        elif moved:
+            why = moved
+        elif len(on_thread) != 1:
+            why = f"{len(on_thread)} open requests on thread {call.at.tid}"
+        else:
+            (parent,) = on_thread
+            if loop:
+                why = self._against_loop(call, parent)
+            else:
+                why = _READ_FOR_ANY if parent.stream else self._stream_calls.against_thread(call)
+            if not why:
+                return Finding(parent, LinkMethod.THREAD, f"only open request on thread {call.at.tid}")
+        return Finding(None, LinkMethod.NONE, why)
+
+    def _against_loop(self, call: Exchange, parent: Exchange) -> str:
+        """What speaks against `parent`, the only open request of an event loop. The loop collects what it sends
+        on a shared connection until it has done all else, or until the connection is made."""
+        if self._answered.get(call.at.tid) == call.at.run:
+            return "another request was answered in this run of the loop"
+        if self._stream_calls.may_have_waited(call, parent):
+            return "the connection was not ready when the open request came"
+        known, cause = self._cause(call.at)
+        return _CONTRADICTION if self._contradicts(call, call.at, known, cause, parent, False) else ""
+
     def _cause(self, context: Context | None) -> tuple[bool, Exchange | None]:
         """Tell if the connection whose read came just before is known, and the open request it is about: its
         own if it has just one, or for a call's answer the one the call was made for."""
@@ -249,6 +324,8 @@ class OpenRequests:
         """
         if context is None or context.tid != call.at.tid:
             return False
+        if parent.stream and context.cause == parent.connection.id:
+            return False
         if known:
             return cause is not parent
         return dispatches and (context.cause != 0 or not call.connection.from_start)
@@ -260,6 +337,7 @@ class OpenRequests:
         on_thread.discard(exchange)
         if not on_thread:
             del self._by_thread[exchange.at.tid]
+            self._answered.pop(exchange.at.tid, None)
         if exchange.task:
             self._leave_task(exchange)
         if self._trace_keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from autotrace.correlate.answers import UndecidedCalls, undecided_above
 from autotrace.correlate.causality import OpenRequests
 from autotrace.correlate.identity import Identity, Ids
 from autotrace.correlate.trace_headers import TraceContext, trace_context
@@ -26,7 +27,8 @@ _UNCLAIMED: Final = Confidence.NONE
 
 
 class Correlator:
-    """Gives every exchange its `Link` when its request is seen.
+    """Gives every exchange its `Link` when its request is seen. The parent of a call may show later: see
+    `undecided_above`.
 
     A parent is always known before its child: a request is written before it is read, and an incoming request
     is read before what it causes is sent. `process_of` finds a process by pid. `note` is called with
@@ -45,6 +47,7 @@ class Correlator:
         self._identity = None if host is None else Identity(host)
         self._wire = WireJoins(note, wire_capacity)
         self._requests: dict[int, OpenRequests] = {}
+        self._undecided = UndecidedCalls(note)
 
     def started(self, exchange: Exchange) -> Link:
         """Link an exchange whose request was just seen. Sets `exchange.link`."""
@@ -63,10 +66,15 @@ class Correlator:
 
     def ended(self, exchange: Exchange) -> None:
         """An exchange is over."""
+        requests = self._requests.get(exchange.connection.pid)
         if exchange.role is _CLIENT:
             self._wire.ended(exchange)
-        elif requests := self._requests.get(exchange.connection.pid):
+            if requests is not None:
+                requests.call_ended(exchange)
+        elif requests is not None:
             requests.ended(exchange)
+            if exchange.stream:
+                self._undecided.answered(exchange, requests.against_answers())
 
     def connection_closed(self, connection: Connection) -> None:
         """A connection is gone; its exchanges have been ended."""
@@ -76,6 +84,24 @@ class Correlator:
     def process_exited(self, pid: int) -> None:
         """A process is gone; its exchanges have been ended."""
         self._requests.pop(pid, None)
+        self._undecided.process_exited(pid)
+
+    def undecided_above(self, exchange: Exchange) -> Exchange | None:
+        """The call, this exchange or one above it, whose parent may still show: until `take_decided` gives it, the
+        trace of the exchange is not known."""
+        return undecided_above(exchange) if self._undecided.ever else None
+
+    def take_decided(self) -> list[Exchange]:
+        """The calls for which it is decided since this was asked last if they have a parent."""
+        return self._undecided.take_decided()
+
+    def expire(self, now: int) -> None:
+        """Wait no longer for parents that should have shown by `now`."""
+        self._undecided.expire(now)
+
+    def finish(self) -> None:
+        """Wait for no parent any more."""
+        self._undecided.process_exited(0)
 
     def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
         key = exchange.wire_key(_RX)
@@ -124,6 +150,10 @@ class Correlator:
             else:
                 link = _root(evidence, ids, len(requests.open))
         exchange.link = link
+        if link.method is _NONE and requests.may_show_late(
+            exchange, self._process_of(exchange.connection.pid)
+        ):
+            self._undecided.wait(exchange)
         requests.called(exchange)
         if key is not None:
             self._wire.sent(key, exchange)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from autotrace import __version__
-from autotrace.discovery import cgroups
+from autotrace.discovery import cgroups, cpython
 from autotrace.discovery.naming import executable_matches, program_name
 from autotrace.discovery.procfs import Procfs
 from autotrace.model import NOT_GO, GoOffsets, Process
@@ -136,6 +136,7 @@ class Describer:
             runtime=manifest.name,
             rungs=frozenset(manifest.links),
             go=_go_offsets(go) if manifest.goid and go is not None else NOT_GO,
+            python_offsets=cpython.offsets(executable) if manifest.name == "python" else None,
         )
         return Identity(process, match, name_source, go)
 

@@ -32,6 +32,7 @@ from autotrace.kernel.ring import Ring
 from symbols.btf import Btf
 from symbols.errors import SymbolsError
 
+_BPF_EXIST = 2  # linux/bpf.h
 _SWEEP = "sweep"
 _CONTROL = "control"
 _LATE_CALLS = "late_call_exits"
@@ -327,6 +328,10 @@ class Object:
         result = self._bpf.bpf_map_update_elem(self.map_fd(map_name), key, value, 0)
         if result:
             raise AutotraceError(f"an entry of map {map_name} could not be set: {errno_name(result)}")
+
+    def replace(self, map_name: str, key: bytes, value: bytes) -> None:
+        """Set the value of an entry; nothing if there is none."""
+        self._bpf.bpf_map_update_elem(self.map_fd(map_name), key, value, _BPF_EXIST)
 
     def delete(self, map_name: str, key: bytes) -> None:
         """Delete one entry; it may be gone already."""

@@ -11,7 +11,7 @@ from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import give_back_memory
 from autotrace.kernel.object import Object, Spec
 from autotrace.kernel.uprobes import Uprobes
-from autotrace.model import NOT_GO, Connection, GoOffsets, Probe
+from autotrace.model import NOT_GO, Connection, Probe, Process
 
 _OBJECTS = Path(__file__).resolve().parent.parent / "bpf"
 """The compiled programs; `make bpf` builds them, a wheel carries them."""
@@ -111,9 +111,15 @@ class Source:
             self._object.close()
             raise
 
-    def watch(self, pid: int, go: GoOffsets = NOT_GO) -> None:
+    def watch(self, pid: int) -> None:
         """Watch a process from now on, and every child it makes."""
-        self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *go))
+        self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *NOT_GO, 0, 0))
+
+    def describe(self, process: Process) -> None:
+        """Tell the kernel side how to tell the tasks of a process that it watches; of one that is gone, nothing."""
+        if process.go != NOT_GO or process.python_offsets is not None:
+            value = abi.WATCHED.pack(0, *process.go, *(process.python_offsets or (0, 0)))
+            self._object.replace("watched", _PID.pack(process.pid), value)
 
     def release_late_calls(self) -> None:
         """Detach what is there for receives that were in progress when the hooks were attached, once no watched

@@ -49,7 +49,7 @@ from autotrace.model.messages import (
     StreamResponse,
     Switched,
 )
-from autotrace.model.processes import NOT_GO, GoOffsets, Probe, Process
+from autotrace.model.processes import NOT_GO, GoOffsets, Probe, Process, PythonOffsets
 from autotrace.model.signals import (
     FINE_STEPS_PER_OCTAVE,
     AttributeValue,
@@ -93,6 +93,7 @@ __all__ = [
     "ProcessStarted",
     "Progress",
     "ProtocolError",
+    "PythonOffsets",
     "RedSnapshot",
     "Request",
     "Response",

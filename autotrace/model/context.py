@@ -33,9 +33,9 @@ class Context(NamedTuple):
     `run` counts how often the thread has come back from epoll_wait, poll or select: two events of one thread
     with the same `run` belong to one run of its event loop. `cause` is the id of the connection the thread
     read last, if no wait lies between that read and this event and nothing else was caused by that read
-    before; else 0. `task` is the runtime's own id for what the thread is running (a goroutine id for Go), or
-    0 where there is none or it is not known. `tid` is 0 if one of io_uring's threads did it: such a thread works
-    for whichever thread of its process asked.
+    before; else 0. `task` is the runtime's own id for what the thread is running (a goroutine id for Go; for Python
+    one use of a contextvars.Context by this thread), or 0 where there is none or it is not known. `tid` is 0 if
+    one of io_uring's threads did it: such a thread works for whichever thread of its process asked.
     """
 
     ts: int

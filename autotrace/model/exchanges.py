@@ -23,6 +23,7 @@ class Exchange:
     """
 
     __slots__ = (
+        "answered_together",
         "at",
         "connection",
         "end_ns",
@@ -48,6 +49,7 @@ class Exchange:
         "stream",
         "target",
         "task",
+        "together",
         "version",
     )
 
@@ -80,6 +82,8 @@ class Exchange:
         task: int = 0,
         parent_task: int = 0,
         own_task: bool = False,
+        together: bool = False,
+        answered_together: bool = False,
     ) -> None:
         self.connection = connection
         self.role = role
@@ -113,6 +117,10 @@ class Exchange:
         """The task that started that one, as far as it is known."""
         self.own_task = own_task
         """`task` was made for this request and serves no other: whatever it starts belongs to it."""
+        self.together = together
+        """Other streams began in the same write or read."""
+        self.answered_together = answered_together
+        """Other streams were answered in the same write or read."""
 
     def wire_key(self, direction: Direction) -> str | None:
         """Name the request so that both ends give the same name; `direction` is the request's."""
@@ -144,6 +152,7 @@ class LinkMethod(Enum):
     THREAD = "thread"
     DISPATCH = "dispatch"
     GOROUTINE = "goroutine"
+    ANSWER = "answer"
     NONE = "none"
 
 
@@ -161,7 +170,8 @@ class Link:
 
     `parent` is the parent exchange where it is one of ours. `candidates` is how many parents were possible and
     rejected. `suppressed` marks a client exchange whose process reported its own span (it sent a traceparent
-    it made itself): it is counted in metrics, but gives no span.
+    it made itself): it is counted in metrics, but gives no span. While it is `undecided`, a parent may still
+    be found, and the trace of this exchange and of those below it is not final.
     """
 
     __slots__ = (
@@ -176,6 +186,7 @@ class Link:
         "suppressed",
         "trace_id",
         "trace_state",
+        "undecided",
     )
 
     # By hand: the `__init__` that a dataclass is given is not compiled (setup.py), and every exchange needs one.
@@ -192,6 +203,7 @@ class Link:
         suppressed: bool = False,
         sampled: bool = True,
         trace_state: str = "",
+        undecided: bool = False,
     ) -> None:
         self.method = method
         self.confidence = confidence
@@ -204,3 +216,4 @@ class Link:
         self.suppressed = suppressed
         self.sampled = sampled
         self.trace_state = trace_state
+        self.undecided = undecided

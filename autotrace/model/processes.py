@@ -19,13 +19,21 @@ class GoOffsets(NamedTuple):
 NOT_GO = GoOffsets()
 
 
+class PythonOffsets(NamedTuple):
+    """Where CPython's PyThreadState has its members: the thread's own id, and the current contextvars.Context
+    with a count behind it that goes up when the thread enters or leaves one."""
+
+    thread_id: int
+    context: int
+
+
 @dataclass(slots=True)
 class Process:
     """A watched process and the resource it stands for.
 
     `resource` holds OpenTelemetry resource attributes (`service.name` and friends). `rungs` names the rungs of
     the linking ladder that this runtime's way of working makes sound, besides `header` and `wire`.
-    `go` is for the kernel side alone.
+    `go` and `python_offsets` are for the kernel side alone.
     """
 
     pid: int
@@ -35,6 +43,7 @@ class Process:
     rungs: frozenset[str] = frozenset({"thread"})
     exited_ts: int = 0
     go: GoOffsets = NOT_GO
+    python_offsets: PythonOffsets | None = None
     service: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

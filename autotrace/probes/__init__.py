@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from autotrace.probes.table import ManifestError, Table, read_table
 
-_RUNGS = frozenset({"thread", "dispatch", "goroutine"})
+_RUNGS = frozenset({"thread", "dispatch", "goroutine", "stream-thread", "stream-loop", "answer"})
 
 
 @dataclass(frozen=True, slots=True)

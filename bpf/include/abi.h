@@ -188,6 +188,9 @@ struct at_watched {
 	__u32 stream_method_offset; /* gRPC-Go: of method in transport.Stream; 0: not gRPC-Go or not known */
 	__u32 stream_id_offset;	    /* of id */
 	__u32 stream_by_pointer;    /* a server's stream begins with a pointer to its transport.Stream */
+	/* CPython: offsets of thread_id and of context in PyThreadState; 0: not CPython or not known */
+	__u32 python_thread_id;
+	__u32 python_context;
 };
 
 /* The commands of the `control` program. */

@@ -42,6 +42,18 @@ struct pt_regs {
 #define ARCH_ARG2(regs) BPF_CORE_READ(regs, dx)
 #define ARCH_ARG3(regs) BPF_CORE_READ(regs, r10)
 
+/* Where glibc keeps what a thread has under the first pthread keys, from the thread pointer on: pairs of a count
+ * and a pointer (nptl/descr.h, specific_1stblock). */
+#define ARCH_PTHREAD_KEYS 0x310
+
+/* What pthread_self() gives, 0 if it is not known how. */
+static __always_inline __u64 arch_thread_pointer(void)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return BPF_CORE_READ(task, thread.fsbase);
+}
+
 /* Go keeps the current g below the thread pointer (runtime/go_tls.h, runtime.tlsg: -8 on linux/amd64). */
 static __always_inline __u64 arch_go_g(void)
 {
@@ -122,6 +134,13 @@ static __always_inline __u64 arch_go_g(void)
 	struct pt_regs *regs = user_registers();
 
 	return BPF_CORE_READ(regs, regs[28]);
+}
+
+#define ARCH_PTHREAD_KEYS 0
+
+static __always_inline __u64 arch_thread_pointer(void)
+{
+	return 0;
 }
 
 #define NR_epoll_pwait 22

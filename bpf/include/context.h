@@ -5,6 +5,8 @@
 
 #include "maps.h"
 
+#define PYTHON_KEYS_MAX 4
+
 static __always_inline struct at_watched *current_watched(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
@@ -41,11 +43,43 @@ static __always_inline struct thread *current_thread(void)
 	return bpf_map_lookup_elem(&threads, &tid);
 }
 
-/* The goroutine that runs on this thread, 0 if the process is not Go. */
+/* Which use of which contextvars.Context this thread is in: the context's address, and the low bits of a count
+ * that goes up when the thread enters or leaves one. 0 for a thread that does not run Python.
+ *
+ * A PyThreadState is in the thread's storage under a pthread key (PEP 539) that is among the first, and it
+ * holds the thread's own id, which shows that it is one. A function of its own for the sake of its stack. */
+__noinline __u64 python_task(__u32 thread_id, __u32 context)
+{
+	struct {
+		__u64 address, count;
+	} current = {};
+	__u64 self = arch_thread_pointer();
+	__u64 keys = self + ARCH_PTHREAD_KEYS, state = 0;
+
+	if (!self)
+		return 0;
+#pragma unroll
+	for (int key = 0; key < PYTHON_KEYS_MAX; key++) {
+		bpf_probe_read_user(&state, sizeof(state), (void *)(keys + 16 * key + 8));
+		if (!state)
+			continue;
+		bpf_probe_read_user(&current.address, sizeof(current.address), (void *)(state + thread_id));
+		if (current.address != self)
+			continue;
+		bpf_probe_read_user(&current, sizeof(current), (void *)(state + context));
+		return current.address << 16 | (current.count & 0xffff);
+	}
+	return 0;
+}
+
+/* What the runtime of this process runs on this thread: a goroutine, or one use of a Python context. 0 if the
+ * runtime has no such thing or it is not known. */
 static __always_inline __u64 current_task_id(const struct at_watched *process)
 {
 	__u64 g, goid = 0;
 
+	if (process->python_context)
+		return python_task(process->python_thread_id, process->python_context);
 	if (!process->goid_offset)
 		return 0;
 	g = arch_go_g();

@@ -34,7 +34,11 @@ def test_a_python_script(start: Any, tmp_path: Path) -> None:
     running = start(sys.executable, str(script))
     running.stdout.readline()
     process = describe(running.pid)
-    assert (process.runtime, process.service, process.rungs) == ("python", "checkout", {"thread"})
+    assert (process.runtime, process.service, process.rungs) == (
+        "python",
+        "checkout",
+        {"thread", "stream-thread", "answer"},
+    )
     assert process.resource["process.pid"] == running.pid
     assert process.resource["service.instance.id"] == f"here:{running.pid}"
     assert process.resource["telemetry.sdk.name"] == "autotrace"

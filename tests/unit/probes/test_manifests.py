@@ -73,7 +73,9 @@ def test_the_links_that_each_way_of_working_makes_sound() -> None:
     assert links["nginx"] == links["haproxy"] == ("thread", "dispatch")
     assert links["beam"] == links["dotnet"] == ()
     assert links["go"] == ("goroutine",)
-    assert links["python"] == links["node"] == links["java"] == links["native"] == ("thread",)
+    assert links["java"] == links["native"] == ("thread",)
+    assert links["python"] == ("thread", "stream-thread", "answer")
+    assert links["node"] == ("thread", "stream-loop")
     assert [manifest.name for manifest in Manifests.load() if manifest.goid] == ["go"]
 
 
