@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "0ca1e2c60ac86865"
+DIGEST = "aed6212e963432bb"
 
 
 class EventType(IntEnum):
@@ -109,6 +109,6 @@ reach_tail_len, reach_pad, direction, pad."""
 PROCESS_EVENT = Struct("<IIQQIIII16s")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, parent, pad, comm."""
 
-WATCHED = Struct("<IIIIII")
+WATCHED = Struct("<IIIIIIII")
 """Fields: speaks_tls, goid_offset, parent_goid_offset, stream_method_offset, stream_id_offset,
-stream_by_pointer."""
+stream_by_pointer, python_thread_id, python_context."""
