@@ -43,7 +43,9 @@ def _recorded(directory: Path, flavour: str) -> Result | None:
     )
     options = ("--hooks", flavour, "--record", str(directory / "events.bin"))
     with Traced(directory / "agent", shell(f"({held} && touch {done}; exec sleep 60)"), options) as agent:
-        wait_for(lambda: done.exists() or agent.process.poll() is not None, "the end of the conversations")
+        wait_for(
+            lambda: done.exists() or agent.process.poll() is not None, "the end of the conversations", 300
+        )
         result = agent.finish(0.4)
     return None if "do not work here" in result.said else result
 

@@ -36,7 +36,7 @@ def server() -> Iterator[tuple[int, int]]:
 @contextmanager
 def _attach(directory: Path, pid: int) -> Iterator[Traced]:
     with Traced(directory / "agent", [], ("--pid", str(pid))) as agent:
-        wait_for(lambda: loaded(agent.process.pid), "the agent to watch the server")
+        wait_for(lambda: loaded(agent.process.pid), "the agent to watch the server", 300)
         yield agent
 
 
@@ -104,7 +104,7 @@ def test_receives_that_are_in_progress(tmp_path: Path) -> None:
         paths = [f"/{turn}/{number}" for turn in range(2) for number in range(len(connections))]
         wait_for(lambda: _all_wait(server.pid, 1 + len(connections)), "all threads to wait")
         with _attach(tmp_path, server.pid) as agent:
-            wait_for(lambda: server.pid in agent.watched(), "the agent's first round")
+            wait_for(lambda: server.pid in agent.watched(), "the agent's first round", 300)
             held = bpf_descriptors(agent.process.pid)[PERF_EVENT]
             for path in paths:
                 connection = connections[int(path.rpartition("/")[2])]
