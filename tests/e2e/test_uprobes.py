@@ -69,7 +69,8 @@ def test_probes_are_set_and_taken_away(tmp_path: Path, monkeypatch: pytest.Monke
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        (use,) = LibraryFinder(libraries.load(), Procfs(), f"{tmp_path}/*").find(process.pid)
+        finder = LibraryFinder(libraries.load(), Procfs(), dict.fromkeys(libraries.Kind, f"{tmp_path}/*"))
+        (use,) = finder.find(process.pid)
         source = attach(os.environ.get("AUTOTRACE_HOOKS", "auto"), spec)
         try:
             source.watch(process.pid)
