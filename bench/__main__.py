@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 from autotrace.errors import AutotraceError
-from bench import footprint, keepalive, replay, tls
+from bench import footprint, grpc, keepalive, replay, tls
 from bench.figures import Figures
 from bench.programs import BenchError
 
 _RESULT = Path(__file__).resolve().parent.parent / "build" / "bench.json"
-_GROUPS = ("replay", "start", "memory", "keepalive", "otlp", "bpf", "tls")
+_GROUPS = ("replay", "start", "memory", "keepalive", "otlp", "grpc", "bpf", "tls")
 _WITHOUT_ROOT = frozenset({"replay"})
 _SOME_RUNS = 3
 """Runs of what repeats well or takes long."""
@@ -57,6 +57,8 @@ def _measure(group: str, figures: Figures, directory: Path, options: argparse.Na
         keepalive.measure_pairs(figures, directory, runs, seconds, say)
     elif group == "otlp":
         keepalive.measure_otlp_pairs(figures, directory, min(runs, _SOME_RUNS), seconds, say)
+    elif group == "grpc":
+        grpc.measure(figures, directory, runs, seconds, say)
     elif group == "tls":
         tls.measure_hits(figures, directory, say)
         tls.measure_load(figures, directory, min(runs, _SOME_RUNS), seconds, say)
@@ -86,6 +88,8 @@ def _problem(groups: list[str]) -> str:
     for program in ("nginx", "wrk"):
         if shutil.which(program) is None:
             return f"{program} is not installed: install the package {program}, or choose --only replay."
+    if "grpc" in groups and grpc.go() is None:
+        return "Go is not installed, which builds the gRPC pair: install it, or choose groups by --only."
     return ""
 
 

@@ -136,7 +136,7 @@ def traced_run(directory: Path, nginx: Nginx, seconds: int, options: list[str]) 
         cpu = agent.cpu_seconds()
         plain = plain_run(directory, nginx, seconds)
         under_load = agent.cpu_seconds() - cpu
-        _settle(agent)
+        settle(agent)
         used = agent.cpu_seconds() - cpu
         requests = nginx.requests() - before
         runs, ns = agent.bpf_statistics()
@@ -144,7 +144,8 @@ def traced_run(directory: Path, nginx: Nginx, seconds: int, options: list[str]) 
         return Traced(plain, used, used - under_load, books, requests, runs - runs_before, ns - ns_before)
 
 
-def _settle(agent: Agent) -> None:
+def settle(agent: Agent) -> None:
+    """Wait until the agent has worked off what waits in its ring. Raises BenchError."""
     for _ in range(_SETTLES):
         before = agent.cpu_seconds()
         time.sleep(_SETTLE_SECONDS)

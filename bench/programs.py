@@ -175,9 +175,8 @@ class Agent:
         return Books(*map(int, found.groups()))
 
     def cpu_seconds(self) -> float:
-        """CPU time of the threads it has (/proc/PID/task/TID/schedstat: nanoseconds)."""
-        threads = Path(f"/proc/{self.pid}/task").iterdir()
-        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) * 1e-9
+        """CPU time of the threads it has."""
+        return cpu_seconds(self.pid)
 
     def resident_mb(self) -> float:
         """Resident memory in MB (10^6 bytes)."""
@@ -260,6 +259,12 @@ def running(command: list[str], port: int, environment: dict[str, str]) -> Itera
 def _environment() -> dict[str, str]:
     """This environment without what would make a Python program start slowly, or differently."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "OTEL_"))}
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of the threads that a process has (/proc/PID/task/TID/schedstat: nanoseconds)."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) * 1e-9
 
 
 def free_port() -> int:
