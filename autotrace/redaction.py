@@ -8,7 +8,16 @@ from struct import Struct
 from typing import Protocol
 
 from autotrace import abi
-from autotrace.model import Chunk, ConnectionClosed, ConnectionOpened, Direction, Event, Frames, Progress
+from autotrace.model import (
+    Chunk,
+    ConnectionClosed,
+    ConnectionOpened,
+    Direction,
+    Event,
+    Frames,
+    Progress,
+    StreamClaim,
+)
 
 CONNECTIONS_MAX = 65536
 """Connections that are followed. The oldest is forgotten for a new one; its bytes are all overwritten then."""
@@ -38,6 +47,10 @@ _FRAMES_SIZE, _FRAMES_LEAD, _FRAMES_DATA_LEN = 1, 17, 18
 """Where these stand among the fields of a record of frames (abi.FRAMES_EVENT)."""
 
 
+_STREAM_SIZE, _STREAM_PATH_LEN = 1, -1
+"""The same of a runtime's word on a request (abi.STREAM_EVENT)."""
+
+
 class Redaction:
     """Redacts the records of a recording, in their order. `redactor` makes what redacts one connection's bytes,
     `frame_redactor` what redacts its frames."""
@@ -56,6 +69,8 @@ class Redaction:
             return self._frames(record, event)
         if isinstance(event, Progress):
             return self._progress(record, event)
+        if isinstance(event, StreamClaim):
+            return _without_query(record, event)
         if isinstance(event, ConnectionClosed):
             return self._closed(record, event)
         if isinstance(event, ConnectionOpened):
@@ -100,6 +115,13 @@ class Redaction:
                 redactor.progress(Direction.TX, event.tx_end, event.tx_tail),
             ]
         return _with_tails(abi.CONN_EVENT, record, _CONN_TAILS, tails)
+
+
+def _without_query(record: bytes, event: StreamClaim) -> bytes:
+    path = event.path.partition("?")[0].encode("latin-1")
+    fields = list(abi.STREAM_EVENT.unpack_from(record))
+    fields[_STREAM_SIZE], fields[_STREAM_PATH_LEN] = abi.STREAM_EVENT.size + len(path), len(path)
+    return abi.STREAM_EVENT.pack(*fields) + path
 
 
 def _with_tails(form: Struct, record: bytes, where: list[int], tails: list[bytes]) -> bytes:

@@ -13,7 +13,7 @@ from autotrace.agent import replay
 from autotrace.config import Config
 
 RECORDINGS = Path(__file__).parent / "recordings"
-NAMES = ("nginx_proxy", "python_calls", "grpc_calls")
+NAMES = ("nginx_proxy", "python_calls", "grpc_calls", "go_chain")
 
 
 def replayed(recording: Path) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "e2e"), str(ROOT / "tests" / "replay")]
 
+from go_chain import build_chain  # noqa: E402
 from golden import NAMES, RECORDINGS, golden_text  # noqa: E402
 from harness import SERVICES, Traced, drive, free_ports, listening, nginx_config, shell, wait_for  # noqa: E402
 
@@ -34,6 +37,8 @@ class Run(NamedTuple):
     command: list[str]
     ports: list[int]
     load: Callable[[], object]
+    options: tuple[str, ...] = ("--tls", "off", "--runtime-probes", "off")
+    """Of the agent."""
 
 
 def _nginx_proxy(directory: Path) -> Run:
@@ -86,13 +91,31 @@ def _grpc_calls(directory: Path) -> Run:
     return Run(command, [port], load)
 
 
+def _go_chain(directory: Path) -> Run:
+    """Two services of gRPC-Go and net/http; the calls of the first have their parents by goroutines."""
+    driver, front, back = build_chain(directory / "programs", "-ldflags=-s -w")
+    rpc, web, next_rpc, next_web = ports = free_ports(4)
+    command = shell(
+        f"{back} serve {next_rpc} {next_web} {directory}/back.log {next_rpc} {next_web}",
+        f"{front} serve {rpc} {web} {directory}/front.log {next_rpc} {next_web}",
+    )
+
+    def load() -> None:
+        time.sleep(2)  # until the agent asks their runtimes
+        kinds = ["direct", "child", "both", "worker", "web/direct", "web/child"]
+        subprocess.run([driver, "drive", str(rpc), str(web), "18", "3", *kinds], check=True)
+
+    options = ("--tls", "off", "--runtime-probes", f"{directory}/programs/*")
+    return Run(command, ports, load, options)
+
+
 def _record(name: str) -> None:
     """Run the services under the agent and keep what it recorded, without what tells of this machine."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         run = _MAKERS[name](directory)
         raw = directory / "raw.bin"
-        with Traced(directory / "agent", run.command, ("--record", str(raw))) as agent:
+        with Traced(directory / "agent", run.command, ("--record", str(raw), *run.options)) as agent:
             wait_for(lambda: all(map(listening, run.ports)), "the services")
             run.load()
             agent.finish().check_ledger()
@@ -126,7 +149,12 @@ def _clean(raw: Path, cleaned: Path) -> None:
     recorder.close()
 
 
-_MAKERS = {"nginx_proxy": _nginx_proxy, "python_calls": _python_calls, "grpc_calls": _grpc_calls}
+_MAKERS = {
+    "nginx_proxy": _nginx_proxy,
+    "python_calls": _python_calls,
+    "grpc_calls": _grpc_calls,
+    "go_chain": _go_chain,
+}
 
 
 if __name__ == "__main__":

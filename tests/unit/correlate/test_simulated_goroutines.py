@@ -1,7 +1,8 @@
-"""Parents found for Go programs whose true parents are known: servers of gRPC and of HTTP/1 whose handlers call others,
-alone and by goroutines that they start, some of which live on.
+"""Parents found for Go programs whose true parents are known: servers of gRPC and of HTTP/1 whose handlers call
+others, alone and by goroutines that they start, some of which live on.
 
-What the kernel side would tell of them, in random interleavings, goes through the real pairing, claims and correlator.
+What the kernel side would tell of them, in random interleavings, goes through the real pairing, claims and
+correlator.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class World:
             request = StreamRequest(TX, stream, at.ts, at, "POST", "/a/B", {}, None)
             call = self.apply(self.streams.messages(connection, [request]))
             assert call is not None
-            # Its claim was made before; the request may have been answered since, as far as the kernel side can tell.
+            # Its claim was made before; the request may have been answered since.
             self.truth.append((call, served, certain and not served.end_ns))
         self.unsent.clear()
 

@@ -1,0 +1,23 @@
+"""What a recording must not hold is not in its records."""
+
+from __future__ import annotations
+
+import pytest
+
+from autotrace import abi
+from autotrace.kernel.decode import decode
+from autotrace.protocols.http1_redact import Http1Redactor
+from autotrace.protocols.http2_redact import Http2Redactor
+from autotrace.redaction import Redaction
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"), [(b"/cart?card=4111", "/cart"), (b"/shop.Cart/Add", "/shop.Cart/Add"), (b"", "")]
+)
+def test_a_runtimes_word_on_a_request_loses_its_query(path: bytes, kept: str) -> None:
+    size = abi.STREAM_EVENT.size + len(path)
+    header = (int(abi.EventType.STREAM), size, 5, 6, 7, 8)
+    record = abi.STREAM_EVENT.pack(*header, 1, 2, 3, 4, 5, 0, 0, len(path)) + path
+    event = decode(record)
+    redacted = Redaction(Http1Redactor, Http2Redactor).redact(record, event)
+    assert decode(redacted) == event._replace(path=kept)  # type: ignore[union-attr]
