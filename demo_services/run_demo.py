@@ -29,8 +29,14 @@ FIRST_ROUND_PAUSE_S = 0.15
 BURST_REQUESTS = 80
 BURST_CONCURRENCY = 8
 START_TIMEOUT_S = 40.0
-TLS_READ_IN = ("/libssl.so.3 ", "/pricing ")
-"""Parts of what the agent says once it reads TLS: nginx's and Flask's library, and Go's own in its program."""
+PROBED = (
+    "/libssl.so.3 (OpenSSL)",
+    "/pricing (Go's crypto/tls)",
+    "/pricing (Go's net/http client)",
+    "/delivery (gRPC-Go's client)",
+    "/delivery (gRPC-Go's server)",
+)
+"""Parts of what the agent says once it reads TLS, and asks Go's runtime."""
 STOP_TIMEOUT_S = 30.0
 AUTOTRACE = HERE.parent / ".venv" / "bin" / "autotrace"
 
@@ -102,16 +108,16 @@ def drive(port: int) -> int:
 
 
 def wait_open(ports: Ports, agent: subprocess.Popen[bytes], said: Said) -> None:
-    """Wait until the shop is open and the agent reads its TLS. Raises DemoError."""
+    """Wait until the shop is open and the agent has set its probes. Raises DemoError."""
     deadline = time.monotonic() + START_TIMEOUT_S
-    while ports.missing() or not all(part in said for part in TLS_READ_IN):
+    while ports.missing() or not all(part in said for part in PROBED):
         if agent.poll() is not None:
             raise DemoError(
                 f"autotrace ended with exit status {agent.returncode} before the shop was open; "
                 "its own message is above"
             )
         if time.monotonic() > deadline:
-            problem = "open" if ports.missing() else "seen through its TLS"
+            problem = "open" if ports.missing() else "seen by all probes"
             raise DemoError(
                 f"the shop is not {problem} after {START_TIMEOUT_S:.0f} s; see above, and {BUILT / 'logs'}"
             )
@@ -151,7 +157,7 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
         *("--json", str(spans), "--console", "on"),
         *("--metrics-host", "127.0.0.1", "--metrics-port", str(metrics_port)),
         # A probe in a library of the system would be hit by programs that are not of the shop.
-        *("--tls", f"{BUILT}/*"),
+        *("--tls", f"{BUILT}/*", "--runtime-probes", f"{BUILT}/*"),
     ]
     interrupted: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -185,8 +191,8 @@ def run(base_port: int, metrics_port: int, keep: bool) -> int:
         status = end(agent)
         said.join()
     say(
-        "calls that stand as a root were made in Go, by gRPC or while serving it, by another thread, or while Node "
-        "had several requests open: their parents are not certain, and autotrace does not guess"
+        "calls that stand as a root were made by another thread, by one that wrote for others, or while Node had "
+        "several requests open: their parents are not certain, and autotrace does not guess"
     )
     say(f"every span is in {spans}, a line for each batch")
     return status

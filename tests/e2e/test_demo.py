@@ -51,12 +51,18 @@ def _traced(directory: Path, ports: Ports) -> Traced:
     """The shop under an agent that probes nothing but the shop's own files; `_wait_open` waits for both."""
     logs = str(directory / "logs")
     shop = [sys.executable, str(HERE / "shop.py"), "up", "--port", str(ports.nginx), "--logs", logs]
-    return Traced(directory / "agent", shop, only_copies(BUILT))
+    return Traced(directory / "agent", shop, (*only_copies(BUILT), "--runtime-probes", f"{BUILT}/*"))
 
 
 def _wait_open(agent: Traced, ports: Ports) -> None:
     wait_for(lambda: not ports.missing(), "the shop to be open", 40)
     reads(agent, "libssl.so.3", "pricing")
+    for runtime in (
+        "pricing (Go's net/http client)",
+        "delivery (gRPC-Go's client)",
+        "delivery (gRPC-Go's server)",
+    ):
+        wait_for(lambda runtime=runtime: runtime in agent.said(), f"the probes of {runtime}")
 
 
 def _send(ports: Ports, scheme: str, request: dict[str, Any], number: int, body_bytes: int = 0) -> int:
