@@ -182,6 +182,7 @@ lint: $(STAMPS)/venv ## check style, types and which part imports which
 	@$(STEP) "ruff check" "$(BIN)/ruff check --fix repairs some of it." $(BIN)/ruff check --quiet .
 	@$(STEP) "ruff format" "$(BIN)/ruff format repairs it." $(BIN)/ruff format --quiet --check .
 	@$(STEP) "mypy" "Correct the types." $(BIN)/mypy --no-error-summary
+	@$(STEP) "mypy of the tests" "Correct the call." $(BIN)/mypy --no-error-summary --config-file tests/mypy.ini
 	@$(STEP) "clang-format" "clang-format -i FILE repairs it." \
 		clang-format --dry-run -Werror $$(find bpf -name '*.[ch]')
 	@$(STEP) "import contracts" "docs/architecture.md says which part may import which." \

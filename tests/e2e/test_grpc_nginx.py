@@ -63,8 +63,8 @@ def test_a_span_for_each_end_of_both_connections(tmp_path: Path, peer: str, upst
         )
         for above, below in ((asking[method], passing[method]), (passed[method], serving[method])):
             assert (below.link, by_id[below.parent_id]) == ("wire", above), spans
-        above = by_id.get(passed[method].parent_id)
-        assert above is None or above is passing[method], spans
+        caller = by_id.get(passed[method].parent_id)
+        assert caller is None or caller is passing[method], spans
         if status in GIVEN_UP and method.split("/")[1].startswith(("slow", "cancel")):
             _check_given_up(passed[method], serving[method])
         else:

@@ -66,11 +66,11 @@ class Walker:
                     break
                 side.in_payload = False
                 if side.pending:
-                    header = bytearray(side.pending)
-                    header[4] &= ~0x40
+                    told = bytearray(side.pending)
+                    told[4] &= ~0x40
                     if side.prefix:
-                        header[4] |= 0x40
-                    out += bytes(header) + side.prefix
+                        told[4] |= 0x40
+                    out += bytes(told) + side.prefix
                     side.pending = side.prefix = b""
                 continue
             need = 9 - len(side.header)

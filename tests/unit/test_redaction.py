@@ -6,6 +6,7 @@ import pytest
 
 from autotrace import abi
 from autotrace.kernel.decode import decode
+from autotrace.model import StreamClaim
 from autotrace.protocols.http1_redact import Http1Redactor
 from autotrace.protocols.http2_redact import Http2Redactor
 from autotrace.redaction import Redaction
@@ -19,5 +20,6 @@ def test_a_runtimes_word_on_a_request_loses_its_query(path: bytes, kept: str) ->
     header = (int(abi.EventType.STREAM), size, 5, 6, 7, 8)
     record = abi.STREAM_EVENT.pack(*header, 1, 2, 3, 4, 5, 0, 0, len(path)) + path
     event = decode(record)
+    assert isinstance(event, StreamClaim)
     redacted = Redaction(Http1Redactor, Http2Redactor).redact(record, event)
-    assert decode(redacted) == event._replace(path=kept)  # type: ignore[union-attr]
+    assert decode(redacted) == event._replace(path=kept)

@@ -1,5 +1,5 @@
-"""Parents found for Go programs whose true parents are known: servers of gRPC and of HTTP/1 whose handlers call
-others, alone and by goroutines that they start, some of which live on.
+"""Parents found for Go programs whose true parents are known: servers of gRPC and of HTTP/1 whose handlers
+call others, alone and by goroutines that they start, some of which live on.
 
 What the kernel side would tell of them, in random interleavings, goes through the real pairing, claims and
 correlator.

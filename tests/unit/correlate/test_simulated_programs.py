@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from random import Random
 
 from hypothesis import HealthCheck, given, settings
@@ -208,7 +208,7 @@ class Proxy:
             if exchange.error:
                 down = world.accept()
 
-    def send(self, parent: Exchange, down: Connection) -> Iterator[None]:
+    def send(self, parent: Exchange, down: Connection) -> Generator[None, None, Connection]:
         if self.idle:
             up = self.idle.pop(self.random.randrange(len(self.idle)))
             self.world.call(up, self.thread.act(), parent)

@@ -1,6 +1,7 @@
 """Replays what coverage-guided fuzzing found interesting; see tests/fuzz/fuzz_elf.py."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from elf_questions import check
@@ -22,7 +23,7 @@ def test_the_check_sees_answers() -> None:
     """The replay means something only if inputs reach the readers as they should."""
     builder = TinyElf().build_id().dynsym([Symbol("SSL_read", code_address(0))]).dwarf()
     builder.usdt((code_address(1), "p", "n", "8@%rax")).go(["main.main"])
-    answers = check(builder.bytes())
+    answers: dict[str, Any] = check(builder.bytes())
     assert answers["build_id"]
     assert answers["functions"].found.keys() == {"SSL_read"}
     assert answers["go_functions"].found.keys() == {"main.main"}
