@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from grpc_peers import PYTHON, build_go
 from harness import SpanRecord, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
-from rpc_spans import GIVEN_UP, logged, method_of, outcome, status_of
+from rpc_spans import GIVEN_UP, logged, method_of, status_of
 
 CALLS, AT_ONCE = 270, 50
 KINDS = "unary server client both fail halfway slow cancel both"
@@ -58,17 +58,18 @@ def test_a_span_for_each_end_of_both_connections(tmp_path: Path, peer: str, upst
 
     for method, status in asked:
         spans = (asking[method], passing[method], passed[method], serving[method])
-        assert outcome(status_of(asking[method])) == outcome(status) == outcome(status_of(passing[method])), (
-            spans
-        )
         for above, below in ((asking[method], passing[method]), (passed[method], serving[method])):
             assert (below.link, by_id[below.parent_id]) == ("wire", above), spans
         caller = by_id.get(passed[method].parent_id)
         assert caller is None or caller is passing[method], spans
-        if status in GIVEN_UP and method.split("/")[1].startswith(("slow", "cancel")):
+        if method.split("/")[1].startswith(("slow", "cancel")):
+            # At the deadline each of them may be the first: nginx makes a 502 of a server's reset.
+            assert {status_of(asking[method]), status_of(passing[method])} <= GIVEN_UP | {"UNAVAILABLE"}, (
+                spans
+            )
             _check_given_up(passed[method], serving[method])
         else:
-            assert status_of(passed[method]) == status_of(serving[method]) == status, spans
+            assert {status_of(span) for span in spans} == {status}, spans
     for method, status in served:
         if status not in GIVEN_UP:
             assert status_of(serving[method]) == status

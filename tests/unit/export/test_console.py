@@ -62,11 +62,11 @@ def test_a_trace_is_a_tree() -> None:
     bar = "━" * 18
     assert render_traces(TRACE).splitlines() == [
         "trace 00000000000000000000000000000abc  40.0 ms · 5 spans · 2 services · 1 error",
-        f"web GET /shop/{{id}}                                       200   40.0 ms  {bar}  root",
-        f"╰─ web -> GET 10.0.0.1                                   200   38.0 ms  {bar}  dispatch",
-        "   ╰─ shop GET /shop/{id}                                200   36.0 ms  ━━━━━━━━━━━━━━━━━   wire",
-        "      ├─ shop -> GET stock:80/stock/{id}                 404   10.0 ms      ━━━━━           thread",
-        "      ╰─ shop -> GET stock:80 ECONNREFUSED                 -    1.0 ms               ━      thread",
+        f"web GET /shop/{{id}}                                      200   40.0 ms  {bar}  root",
+        f"╰─ web -> GET 10.0.0.1                                  200   38.0 ms  {bar}  dispatch",
+        "   ╰─ shop GET /shop/{id}                               200   36.0 ms  ━━━━━━━━━━━━━━━━━   wire",
+        "      ├─ shop -> GET stock:80/stock/{id}                404   10.0 ms      ━━━━━           thread",
+        "      ╰─ shop -> GET stock:80 ECONNREFUSED                -    1.0 ms               ━      thread",
         "",
     ]
 
@@ -80,8 +80,8 @@ def test_a_call_with_tls_says_so_and_a_long_status_leaves_the_columns_where_they
     ]
     bar = "━" * 18
     assert render_traces(trace).splitlines()[1:] == [
-        f"shop -> GET https://stock:80/stock/{{id}}                  200    9.0 ms  {bar}  root",
-        f"╰─ shop -> shop.Stock/Find stock                   NOT_FOUND    9.0 ms  {bar}  thread",
+        f"shop -> GET https://stock:80/stock/{{id}}                 200    9.0 ms  {bar}  root",
+        f"╰─ shop -> shop.Stock/Find stock                  NOT_FOUND    9.0 ms  {bar}  thread",
         "",
     ]
 
