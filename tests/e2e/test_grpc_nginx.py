@@ -64,9 +64,8 @@ def test_a_span_for_each_end_of_both_connections(tmp_path: Path, peer: str, upst
         assert caller is None or caller is passing[method], spans
         if method.split("/")[1].startswith(("slow", "cancel")):
             # At the deadline each of them may be the first: nginx makes a 502 of a server's reset.
-            assert {status_of(asking[method]), status_of(passing[method])} <= GIVEN_UP | {"UNAVAILABLE"}, (
-                spans
-            )
+            told = {status_of(asking[method]), status_of(passing[method])}
+            assert told <= GIVEN_UP | {"UNAVAILABLE"}, spans
             _check_given_up(passed[method], serving[method])
         else:
             assert {status_of(span) for span in spans} == {status}, spans
