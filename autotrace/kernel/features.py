@@ -112,7 +112,8 @@ def _programs() -> Iterator[Feature]:
         yield _tried("ring buffer", "mapped", loaded.open_ring)
         yield _tried("sweep (BPF iterator)", "works", loaded.sweep)
         yield _tried("commands (test run)", "work", lambda: loaded.control(abi.Command.STOP, 0, 0))
-        yield _tls(loaded)
+        for name, (programs, advice) in _PROBED.items():
+            yield _probed(name, programs, advice, loaded)
     yield _memory_lock()
     seen = working != "tracepoint"
     detail = f"is {'seen' if seen else 'not seen'} by {working} hooks"
@@ -143,17 +144,28 @@ def _tried(name: str, good: str, action: Callable[[], object]) -> Feature:
     return Feature(name, True, good, True, _KERNEL_ADVICE)
 
 
-def _tls(hooks: Object) -> Feature:
-    """Load the programs of the TLS libraries, without setting a probe: that would touch other processes."""
-    advice = "what TLS libraries encrypt is only counted; everything else works"
+_PROBED = {
+    "TLS libraries": (
+        ("openssl", "gnutls", "go_tls"),
+        "what TLS libraries encrypt is only counted; everything else works",
+    ),
+    "Go services": (
+        ("go_grpc", "go_http"),
+        "requests of Go services and the calls they cause are in different traces; everything else works",
+    ),
+}
+
+
+def _probed(name: str, programs: tuple[str, ...], advice: str, hooks: Object) -> Feature:
+    """Load the programs of probes, without setting one: that would touch other processes."""
     if not _UPROBES.exists():
-        return Feature("TLS libraries", False, "this kernel has no uprobes (CONFIG_UPROBES)", False, advice)
-    for library in ("openssl", "gnutls", "go_tls"):
+        return Feature(name, False, "this kernel has no uprobes (CONFIG_UPROBES)", False, advice)
+    for each in programs:
         try:
-            Object(library_spec(library, {}), hooks).close()
+            Object(library_spec(each, {}), hooks).close()
         except (AutotraceError, OSError) as error:
-            return Feature("TLS libraries", False, f"{library}: {str(error).splitlines()[0]}", False, advice)
-    return Feature("TLS libraries", True, "the programs of their probes load", False, advice)
+            return Feature(name, False, f"{each}: {str(error).splitlines()[0]}", False, advice)
+    return Feature(name, True, "the programs of their probes load", False, advice)
 
 
 def _memory_lock() -> Feature:

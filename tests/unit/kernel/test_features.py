@@ -47,6 +47,7 @@ def test_root_has_all_that_is_needed() -> None:
     assert found["ring buffer"].ok
     assert found["sweep (BPF iterator)"].ok
     assert found["TLS libraries"].ok
+    assert found["Go services"].ok
 
 
 def test_probing_leaves_nothing_open() -> None:
