@@ -33,8 +33,14 @@ def check_calls(result: Result, server_log: Path, client_log: Path) -> None:
     servers = [span for span in result.server() if "rpc.method" in span.attributes]
     clients = [span for span in result.client() if "rpc.method" in span.attributes]
     asked, served = logged(client_log), logged(server_log)
+    # A call that is cancelled at once may not even be sent, on a slow machine.
+    unsent = {method for method, _ in asked} - {method_of(span) for span in clients}
+    assert {status for method, status in asked if method in unsent} <= GIVEN_UP, unsent
+    assert not unsent & {method for method, _ in served}, unsent
     told = Counter((method_of(span), outcome(status_of(span))) for span in clients)
-    assert told == Counter((method, outcome(status)) for method, status in asked.elements()), result.said
+    assert told == Counter(
+        (method, outcome(status)) for method, status in asked.elements() if method not in unsent
+    ), result.said
     assert len(servers) == len(clients), result.said
     # A call that was cancelled at once may not have come to the server's program.
     unheard = Counter(method_of(s) for s in servers) - Counter(method for method, _ in served.elements())

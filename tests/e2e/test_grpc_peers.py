@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from grpc_peers import PYTHON, build_go, run_calls
 from peer_builds import build_peer
-from rpc_spans import check_calls, check_sizes, logged, method_of
+from rpc_spans import check_calls, check_sizes, logged
 
 CALLS, AT_ONCE = 270, 50
 KINDS = "unary server client both fail halfway slow cancel both"
@@ -45,4 +45,3 @@ def test_calls_between_makers(tmp_path: Path, client: str, server: str) -> None:
     assert sum(logged(logs[1]).values()) == CALLS
     check_calls(result, *logs)
     check_sizes(result)
-    assert len({method_of(span) for span in result.spans}) == CALLS
