@@ -234,7 +234,7 @@ def cli(*arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedPr
     return subprocess.run([*before, *AUTOTRACE, *arguments], capture_output=True, text=True, timeout=200)
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
     """Wait until `condition` holds; the test fails if it does not come to."""
     end = time.monotonic() + seconds
     while not condition():
