@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Result, Traced, free_ports, listening, shell, wait_for
+from harness import SERVICES, Result
+from pairs import run_pair
 
 PYTHON = f"{sys.executable} {SERVICES}/grpc_peer.py"
 CALLS, AT_ONCE = 350, 100
@@ -44,18 +45,9 @@ def run_calls(
 ) -> Result:
     """`server` and `client` are commands that lack their PORT and what follows. The agent sees both from their
     start. The logs are server.log and client.log in `directory`."""
-    (port,) = free_ports(1)
-    go, done = directory / "go", directory / "done"
-    command = shell(
-        f"{server} {port} {directory}/server.log",
-        f"(until [ -e {go} ]; do sleep 0.1; done; "
-        f"{client} {port} {directory}/client.log {calls} {at_once} {kinds}; touch {done}; exec sleep 60)",
+    return run_pair(
+        directory,
+        f"{server} {{port}} {{dir}}/server.log",
+        f"{client} {{port}} {{dir}}/client.log {calls} {at_once} {kinds}",
+        options,
     )
-    with Traced(directory / "agent", command, options) as agent:
-        wait_for(lambda: listening(port), "the server")
-        go.touch()
-        wait_for(done.exists, "the client", 120)
-        result = agent.finish()
-    result.check_ledger()
-    assert not result.dropped, result.said
-    return result

@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Result, Traced, free_ports, listening, shell, wait_for
+from harness import SERVICES, Result
+from pairs import run_pair
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("nghttpd") and shutil.which("h2load")),
@@ -19,26 +20,13 @@ pytestmark = pytest.mark.skipif(
 
 def run(directory: Path, client: str, log: bool = True) -> Result:
     """Run a client, given with {port} and {dir}, against nghttpd, which serves `files` in `directory`."""
-    (port,) = free_ports(1)
     files = directory / "files"
     files.mkdir()
     for size in (100, 40_000):
         (files / f"size-{size}").write_bytes(b"x" * size)
-    go, done = directory / "go", directory / "done"
     words = "--verbose" if log else ""
-    command = shell(
-        f"nghttpd --no-tls {words} --htdocs={files} {port} > {directory}/server.log",
-        f"(until [ -e {go} ]; do sleep 0.1; done; {client.format(port=port, dir=directory)}; touch {done}; "
-        "exec sleep 60)",
-    )
-    with Traced(directory / "agent", command) as agent:
-        wait_for(lambda: listening(port), "nghttpd")
-        go.touch()
-        wait_for(done.exists, "the client", 120)
-        result = agent.finish()
-    result.check_ledger()
-    assert not result.dropped, result.said
-    return result
+    server = f"nghttpd --no-tls {words} --htdocs={files} {{port}} > {{dir}}/server.log"
+    return run_pair(directory, server, client)
 
 
 def check_pairs(result: Result, count: int) -> None:
@@ -91,20 +79,9 @@ def test_access_log_and_spans_at_concurrency_50(tmp_path: Path) -> None:
 def test_curl_by_upgrade(tmp_path: Path, first: str) -> None:
     """The first request came before there were streams: it ends with its 101, and its response as stream 1 is
     passed over. All that come after it are there."""
-    (port,) = free_ports(1)
-    go, done = tmp_path / "go", tmp_path / "done"
-    urls = " ".join(f"http://127.0.0.1:{port}/{name}" for name in (first, "second", "third"))
-    command = shell(
-        f"{sys.executable} {SERVICES}/h2c_upgrade.py {port}",
-        f"(until [ -e {go} ]; do sleep 0.1; done; curl -s --http2 {urls} > {tmp_path}/out; touch {done}; "
-        "exec sleep 60)",
-    )
-    with Traced(tmp_path / "agent", command) as agent:
-        wait_for(lambda: listening(port), "the server")
-        go.touch()
-        wait_for(done.exists, "the client", 60)
-        result = agent.finish()
-    result.check_ledger()
+    urls = " ".join(f"http://127.0.0.1:{{port}}/{name}" for name in (first, "second", "third"))
+    server = f"{sys.executable} {SERVICES}/h2c_upgrade.py {{port}}"
+    result = run_pair(tmp_path, server, f"curl -s --http2 {urls} > {{dir}}/out")
     assert (tmp_path / "out").read_text() == f"/{first}/second/third"
     for kind in ("server", "client"):
         told = [

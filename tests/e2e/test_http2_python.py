@@ -9,7 +9,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Result, Traced, free_ports, listening, log_entries, shell, wait_for
+from harness import SERVICES, Result, log_entries
+from pairs import run_pair
 
 pytest.importorskip("hypercorn", reason="needs hypercorn, a development dependency")
 pytest.importorskip("httpx", reason="needs httpx, a development dependency")
@@ -20,21 +21,7 @@ COUNT = 600
 
 def run(directory: Path, client: str) -> Result:
     """Run a client, given with {port} and {dir}, against the server; its log is server.log in `directory`."""
-    (port,) = free_ports(1)
-    go, done = directory / "go", directory / "done"
-    command = shell(
-        f"{APP} server {port} {directory}/server.log",
-        f"(until [ -e {go} ]; do sleep 0.1; done; {client.format(port=port, dir=directory)}; touch {done}; "
-        "exec sleep 60)",
-    )
-    with Traced(directory / "agent", command) as agent:
-        wait_for(lambda: listening(port), "hypercorn")
-        go.touch()
-        wait_for(done.exists, "the client", 120)
-        result = agent.finish()
-    result.check_ledger()
-    assert not result.dropped, result.said
-    return result
+    return run_pair(directory, f"{APP} server {{port}} {{dir}}/server.log", client)
 
 
 def logged(path: Path) -> Counter[tuple[str, int]]:

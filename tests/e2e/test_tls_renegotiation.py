@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import SERVICES, Traced, free_ports, log_entries, shell, wait_for
 from test_tls_openssl import finished
-from tls import Tls, only_copies, reads
+from tls import Tls, check_joined, only_copies, reads
 
 
 def test_renegotiation_by_either_side(tmp_path: Path) -> None:
@@ -23,17 +23,8 @@ def test_renegotiation_by_either_side(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         wait_for(lambda: finished(tmp_path / "client.log"), "the client")
         result = agent.finish()
-    result.check_ledger()
     served = log_entries(tmp_path / "server.log")
     assert len(served) == 60
-    assert sorted((s.path, s.attributes["client.port"]) for s in result.server()) == sorted(
-        (entry["path"], entry["peer"]) for entry in served
-    )
-    assert sorted(s.path for s in result.client()) == sorted(entry["path"] for entry in served)
-    for span in result.server():
-        assert span.link == "wire", span
-        parent = result.parent_of(span)
-        assert parent is not None
-        assert (parent.path, parent.status) == (span.path, 200)
+    check_joined(result, served)
     for span in result.spans:
         assert span.attributes["http.response.body.size"] == 20_000

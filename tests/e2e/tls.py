@@ -9,8 +9,9 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
-from harness import Traced, wait_for
+from harness import Result, Traced, wait_for
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 LOADING_S = 180
@@ -54,6 +55,18 @@ def reads(agent: Traced, *names: str) -> None:
             LOADING_S,
         )
         assert found in agent.said(), agent.said()
+
+
+def check_joined(result: Result, served: list[dict[str, Any]]) -> None:
+    """Each exchange of the server's log has a span at both of its ends, joined, on the connection of the log."""
+    result.check_ledger()
+    truth = sorted((entry["path"], entry["peer"]) for entry in served)
+    assert sorted((s.path, s.attributes["client.port"]) for s in result.server()) == truth
+    assert sorted(s.path for s in result.client()) == sorted(entry["path"] for entry in served)
+    for span in result.server():
+        parent = result.parent_of(span)
+        assert parent is not None, span
+        assert (span.link, parent.path, parent.status) == ("wire", span.path, span.status), span
 
 
 def only_copies(folder: Path) -> tuple[str, ...]:
