@@ -109,7 +109,9 @@ def read_spans(path: Path) -> list[SpanRecord]:
     """The spans of an OTLP file."""
     spans = []
     kinds = {2: "server", 3: "client"}
-    for line in path.read_text().splitlines():
+    for line in filter(
+        None, path.read_text().split("\n")
+    ):  # a value may hold what else str.splitlines splits at
         for resource_spans in json.loads(line)["resourceSpans"]:
             resource = {a["key"]: _value(a["value"]) for a in resource_spans["resource"]["attributes"]}
             for scope in resource_spans["scopeSpans"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from golden import NAMES, RECORDINGS, replayed
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from autotrace.errors import AutotraceError
@@ -43,6 +43,7 @@ def test_cut_at_any_byte(tmp_path: Path, name: str, data: st.DataObject) -> None
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32), changes=st.integers(1, 40))
+@example(seed=362, changes=4)  # a path with U+0085
 def test_bytes_changed_anywhere(tmp_path: Path, name: str, seed: int, changes: int) -> None:
     damaged = bytearray((RECORDINGS / f"{name}.bin").read_bytes())
     source = random.Random(seed)
