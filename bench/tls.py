@@ -122,7 +122,9 @@ def _ask(connection: http.client.HTTPSConnection, times: int) -> None:
 
 @contextmanager
 def _agent(directory: Path, server: Server, *options: str) -> Iterator[Agent]:
-    with Agent(directory, ["--pid", str(server.pid), "--tls", f"{directory}/*", *options]) as agent:
+    with Agent(
+        directory, ["--pid", str(server.pid), "--tls", f"{directory}/*", "--runtime-probes", "off", *options]
+    ) as agent:
         agent.wait_for(f"/{server.library} (".encode())
         yield agent
 
