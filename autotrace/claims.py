@@ -88,6 +88,7 @@ class Claims:
         for place, claim in list(self._waiting.items()):
             if claim.pid == pid:
                 del self._waiting[place]
+                self._note("claims", "request_never_came")
 
     def _wait(self, place: _Place, claim: StreamClaim) -> None:
         if self._waiting.pop(place, None) is not None or len(self._waiting) >= self._capacity:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from autotrace.discovery.procfs import Procfs
@@ -19,7 +20,7 @@ from symbols.image import Image
 
 _CACHED_MAX = 4096
 _ON_THE_STACK = re.compile(r"go1\.(\d|1[0-6])(?!\d)")
-_ANY_FILE = dict.fromkeys(Kind, "*")
+_ANY_FILE = MappingProxyType(dict.fromkeys(Kind, "*"))
 
 
 class FileId(NamedTuple):
@@ -81,7 +82,7 @@ class LibraryFinder:
         self,
         libraries: Iterable[Library],
         procfs: Procfs,
-        patterns: dict[Kind, str] = _ANY_FILE,
+        patterns: dict[Kind, str] | MappingProxyType[Kind, str] = _ANY_FILE,
         cache: Path | None = None,
     ) -> None:
         self._libraries = tuple(libraries)

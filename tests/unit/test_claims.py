@@ -135,6 +135,7 @@ def test_claims_of_requests_that_never_come() -> None:
     assert world.begin(connection, 1, Role.CLIENT, WRITER).task == 0
     assert world.begin(connection, 29, Role.CLIENT, WRITER).task == 61
     world.claims.process_exited(PID)
+    assert world.notes == {"request_never_came": 15}
     assert world.begin(connection, 27, Role.CLIENT, WRITER).task == 0
 
 
