@@ -23,7 +23,7 @@ STEP := scripts/step.sh
 
 BPF_SOURCES := $(wildcard bpf/*/*.bpf.c)
 BPF_OBJECTS := $(addprefix autotrace/bpf/,$(notdir $(BPF_SOURCES:.c=.o)))
-BPF_FLAGS := -g -O2 -Wall -Werror -target bpf -D__TARGET_ARCH_x86 -Ibpf/include
+BPF_FLAGS := -g -O2 -Wall -Werror -target bpf -mcpu=v3 -D__TARGET_ARCH_x86 -Ibpf/include
 vpath %.bpf.c $(sort $(dir $(BPF_SOURCES)))
 
 .PHONY: help
