@@ -45,6 +45,7 @@ SHARED_MAPS = (
     "events",
     "go_tls_calls",
     "http2_conns",
+    "maybe_watched",
     "next_id",
     "scratches",
     "threads",
@@ -316,12 +317,16 @@ class Object:
     def open_ring(self) -> Ring:
         """The map `events`, to be read. It is closed with this object. Raises AutotraceError."""
         try:
-            self._ring = Ring(self.map_fd("events"), self._bpf.bpf_map__max_entries(self._map("events")))
+            self._ring = Ring(self.map_fd("events"), self.max_entries("events"))
         except OSError as error:
             raise AutotraceError(f"the ring buffer could not be mapped: {error}") from error
         return self._ring
 
     # --- maps and commands ----------------------------------------------------------------------------------
+
+    def max_entries(self, map_name: str) -> int:
+        """How many entries a map has room for."""
+        return self._bpf.bpf_map__max_entries(self._map(map_name))
 
     def update(self, map_name: str, key: bytes, value: bytes) -> None:
         """Set one entry. Raises AutotraceError if there is no room."""

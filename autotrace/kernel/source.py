@@ -113,6 +113,8 @@ class Source:
 
     def watch(self, pid: int) -> None:
         """Watch a process from now on, and every child it makes."""
+        slot = pid % self._object.max_entries("maybe_watched")
+        self._object.update("maybe_watched", _PID.pack(slot), b"\1")
         self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *NOT_GO, 0, 0))
 
     def describe(self, process: Process) -> None:

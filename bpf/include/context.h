@@ -7,18 +7,27 @@
 
 #define PYTHON_KEYS_MAX 4
 
+static __always_inline bool may_be_watched(__u32 tgid)
+{
+	__u32 slot = tgid % MAYBE_WATCHED;
+	__u8 *ever = bpf_map_lookup_elem(&maybe_watched, &slot);
+
+	return ever && *ever;
+}
+
 static __always_inline struct at_watched *current_watched(void)
 {
 	__u32 tgid = bpf_get_current_pid_tgid() >> 32;
 
-	return bpf_map_lookup_elem(&watched, &tgid);
+	return may_be_watched(tgid) ? bpf_map_lookup_elem(&watched, &tgid) : 0;
 }
 
 static __always_inline struct thread *known_thread(void)
 {
-	__u32 tid = bpf_get_current_pid_tgid();
+	__u64 pid_tgid = bpf_get_current_pid_tgid();
+	__u32 tid = pid_tgid;
 
-	return bpf_map_lookup_elem(&threads, &tid);
+	return may_be_watched(pid_tgid >> 32) ? bpf_map_lookup_elem(&threads, &tid) : 0;
 }
 
 /* A function of its own for the sake of its stack: 512 bytes are all that a chain of calls has. */

@@ -14,9 +14,13 @@ int process_forks(struct bpf_raw_tracepoint_args *ctx)
 	__u32 parent_tgid = BPF_CORE_READ(parent, tgid);
 	__u32 child_tgid = BPF_CORE_READ(child, tgid);
 	struct at_watched *process = bpf_map_lookup_elem(&watched, &parent_tgid);
+	__u8 yes = 1;
+	__u32 slot;
 
 	if (!process || child_tgid == parent_tgid)
 		return 0;
+	slot = child_tgid % MAYBE_WATCHED;
+	bpf_map_update_elem(&maybe_watched, &slot, &yes, BPF_ANY);
 	if (bpf_map_update_elem(&watched, &child_tgid, process, BPF_ANY))
 		count(AT_LOST_PROCESS);
 	send_process_event(AT_PROCESS_START, child_tgid, parent_tgid);
