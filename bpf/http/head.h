@@ -25,21 +25,20 @@
 #define LENGTH_DIGITS 12
 
 /* Not aligned; x86-64 and arm64 read it at once, and so the kernel's verifier lets it pass there. */
-static __always_inline __u64 word_at(const struct scratch *scratch, __u32 at)
+static __always_inline const __u64 *words_at(const struct scratch *scratch, __u64 at)
 {
-	return *(const __u64 *)(scratch->data + (at & (AT_DATA_MAX - 1)));
+	return (const __u64 *)(scratch->data + (at & (AT_DATA_MAX - 1)));
 }
 
-/* A bit in each byte of `word` that is a line feed; only the lowest bit is exact. */
+/* The highest bit of each byte of a word that is a line feed; only the lowest that is set is exact, and `HIGH_BITS` are
+ * still to be picked out. */
 static __always_inline __u64 line_feeds(__u64 word)
 {
-	__u64 zeros = word ^ NEW_LINES;
-
-	return (zeros - LOW_BITS) & ~zeros & HIGH_BITS;
+	return ((word ^ NEW_LINES) - LOW_BITS) & ~word;
 }
 
 /* How many bytes of a word stand before the end of its first line, with that end. */
-static __always_inline __u32 line_end(__u64 feeds)
+static __always_inline __u64 line_end(__u64 feeds)
 {
 	return ((((feeds & -feeds) - 1) & LOW_BITS) * LOW_BITS) >> 56;
 }
@@ -75,16 +74,24 @@ __noinline __u64 read_length(__u32 slot, __u32 at, __u32 length)
 static __always_inline void look_at_field(struct head *head, const struct scratch *scratch, __u32 slot,
 					  __u32 at, __u32 length)
 {
-	__u64 name = word_at(scratch, at) | LOWER_CASE;
+	const __u64 *words = words_at(scratch, at);
+	__u64 name = words[0] | LOWER_CASE;
 
 	if (name == TRANSFER) {
 		head->length = LENGTH_UNSURE;
 	} else if (name == CONTENT) {
-		name = (word_at(scratch, at + 8) | LOWER_CASE) & (~0ULL >> 8);
+		name = (words[1] | LOWER_CASE) & (~0ULL >> 8);
 		if (name == LENGTH)
 			head->length = head->length == LENGTH_NONE ? read_length(slot, at + 15, length)
 								   : LENGTH_UNSURE;
 	}
+}
+
+/* Can a line that begins like this tell the length of the body? */
+static __always_inline bool may_matter(__u8 first)
+{
+	first |= 0x20;
+	return first == 'c' || first == 't';
 }
 
 /* A line of a head ends in the scratch data before `at`, at stream position `end`. Returns whether the head ends
@@ -112,28 +119,34 @@ __noinline int line_ends(__u32 slot, __u32 at, __u32 length, __u64 end)
 __noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
 {
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
-	__u64 feeds, later_feeds;
-	__u32 at;
+	__u64 at, end = length, feeds, later_feeds;
+	const __u64 *words;
 
 	if (!scratch)
 		return 0;
 	scratch->at = 0;
-	for (__u32 i = 0; i < HEAD_STEPS; i++) {
+	for (__u64 i = 0; i < HEAD_STEPS; i++) {
 		/* From memory: so the verifier does not follow its value through every step. */
-		at = *(volatile __u32 *)&scratch->at;
-		if (at >= length)
+		at = *(volatile __u64 *)&scratch->at;
+		if (at >= end)
 			return 0;
-		feeds = line_feeds(word_at(scratch, at));
-		later_feeds = line_feeds(word_at(scratch, at + 8));
-		if (!(feeds | later_feeds)) {
+		words = words_at(scratch, at);
+		feeds = line_feeds(words[0]);
+		later_feeds = line_feeds(words[1]);
+		if (!((feeds | later_feeds) & HIGH_BITS)) {
 			scratch->at = at + 16;
 			continue;
 		}
-		at += feeds ? line_end(feeds) : 8 + line_end(later_feeds);
+		feeds &= HIGH_BITS;
+		at += feeds ? line_end(feeds) : 8 + line_end(later_feeds & HIGH_BITS);
 		scratch->at = at;
-		if (at > length)
+		if (at > end)
 			return 0;
-		if (line_ends(slot, at, length, position + at))
+		/* Most lines are neither empty nor of interest. */
+		if (at < end && position + at - scratch->head.line > 2 &&
+		    !may_matter(scratch->data[at & (AT_DATA_MAX - 1)]))
+			scratch->head.line = position + at;
+		else if (line_ends(slot, at, length, position + at))
 			return at;
 	}
 	return 0;

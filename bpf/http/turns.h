@@ -12,6 +12,8 @@
 #include "head.h"
 #include "recognise.h"
 
+#define FIRST_LOOK 512 /* what is copied of a turn at first: most heads are shorter */
+
 #define NO_HTTP1 2 /* what `capture_described` returns for a turn that does not start like HTTP/1 */
 
 /* Fill in and send the chunk whose data stands in `scratch`. Returns 0 if the ring had no room. */
@@ -61,10 +63,11 @@ static __always_inline bool may_have_body(const __u8 *status_line, __u32 length)
 	return !((status[0] == '2' || status[0] == '3') && status[1] == '0' && status[2] == '4');
 }
 
-/* The scratch data has the next `length` bytes of a turn, the first with stream position `from`. Returns how many
- * of them user space needs: those of heads, if all the others are one body's. */
+/* The scratch data has the next `length` bytes of a turn, the first with stream position `from`; the call has `window`
+ * of them that count. Returns how many user space needs: those of a head, if all the others are its body's; else 0,
+ * for all that there are. */
 static __always_inline __u32 without_body(struct conn *conn, struct scratch *scratch, __u32 slot, __u64 from,
-					  __u32 length, enum message_start start)
+					  __u32 length, __u32 window, enum message_start start)
 {
 	__u32 direction = scratch->event.direction & 1, end;
 	struct head *head = &conn->head[direction];
@@ -81,18 +84,18 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 		conn->whole = 1;
 	}
 	if (!conn->in_head[direction])
-		return length;
+		return 0;
 	scratch->head = *head;
 	end = read_head(slot, from, length);
 	*head = scratch->head;
 	if (!end)
-		return length;
+		return 0;
 	conn->in_head[direction] = 0;
 	if (head->length == LENGTH_UNSURE)
-		return length;
-	if (end < length && (head->length == LENGTH_NONE || head->length < length - end)) {
+		return 0;
+	if (end < window && (head->length == LENGTH_NONE || head->length < window - end)) {
 		conn->whole = 1;
-		return length;
+		return 0;
 	}
 	if (head->length != LENGTH_NONE)
 		conn->body_end[direction] = from + end + head->length;
@@ -131,6 +134,17 @@ static __always_inline bool enters_tunnel(__u64 key, struct conn *conn, __u32 sl
 	return 1;
 }
 
+/* Copy what most likely has the whole head of a message: the first piece that a program hands over, or the first bytes
+ * of it. Returns the bytes copied. */
+static __always_inline __u32 first_look(const struct user_bytes *bytes, __u64 skip, __u32 wanted, __u32 slot)
+{
+	__u32 room = wanted < FIRST_LOOK ? wanted : FIRST_LOOK, length = 0;
+
+	if (bytes->pieces > 1)
+		length = copy_pieces(bytes->base, 1, skip + bytes->skip, room, slot);
+	return length < RECOGNISE_LOOK ? copy_bytes(bytes, skip, room, slot) : length;
+}
+
 /* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
  * and the position. A global function: see iov.h. */
 __noinline int capture_described(__u64 key, __u32 slot)
@@ -138,7 +152,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	__u64 position, call_end, from, window_end, captured_end;
-	__u32 direction, length, wanted, needed;
+	__u32 direction, length, wanted, needed, known;
 	enum message_start start;
 	const struct user_bytes *bytes;
 	bool new_turn;
@@ -194,7 +208,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	if (window_end > call_end)
 		window_end = call_end;
 	wanted = window_end - from;
-	length = copy_bytes(bytes, from - position, wanted, slot);
+	length = first_look(bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
 	if (is_preface(scratch->data, length))
@@ -214,14 +228,26 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		}
 		conn->protocol = PROTOCOL_HTTP1;
 	}
+	needed = without_body(conn, scratch, slot, from, length, wanted, start);
+	known = wanted;
+	if (!needed) {
+		if (length < wanted) {
+			length = copy_bytes(bytes, from - position, wanted, slot);
+			if (!length)
+				return 0;
+			needed = without_body(conn, scratch, slot, from, length, length, start);
+		}
+		known = length;
+		if (!needed)
+			needed = length;
+	}
 	if (!conn->announced) {
 		/* It may have been handed from one process to another (a forking server, SCM_RIGHTS). */
 		conn->pid = scratch->event.at.pid;
 		conn->announced = send_conn_event(AT_CONN_OPEN, key, scratch->event.at.ts, 0);
 	}
-	conn->captured_end[direction] = from + length;
-	needed = without_body(conn, scratch, slot, from, length, start);
-	if (!conn->announced || !send_chunk(conn, scratch, direction, from, needed, length - needed)) {
+	conn->captured_end[direction] = from + known;
+	if (!conn->announced || !send_chunk(conn, scratch, direction, from, needed, known - needed)) {
 		/* What does not start like a message goes on with one: that one was told of, or counted here. */
 		if (start == START_RESPONSE)
 			count(AT_LOST_RESPONSE);
@@ -230,7 +256,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		else
 			count(AT_LOST_CHUNK);
 	}
-	return length == wanted;
+	return known == wanted;
 }
 
 /* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
@@ -243,10 +269,14 @@ __noinline int capture_described(__u64 key, __u32 slot)
 static __always_inline bool capture(const struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
 				    const struct user_bytes *bytes, const struct at_context *at)
 {
-	__u32 slot = free_slot();
+	__u32 slot = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	int done;
 
+	if (scratch && scratch->taken) { /* which is rare */
+		slot = free_slot();
+		scratch = bpf_map_lookup_elem(&scratches, &slot);
+	}
 	if (!scratch) {
 		count(AT_READ_FAULTS);
 		return 0;
@@ -269,6 +299,13 @@ static __always_inline bool capture(const struct conn *conn, struct sock *sk, __
 	return done != 0;
 }
 
+/* Do the last bytes before `end` tell something that is not known, as the end of a chunked body does? */
+static __always_inline bool wants_tail(const struct conn *conn, __u32 direction, __u64 end)
+{
+	return conn->protocol == PROTOCOL_HTTP1 && end > conn->captured_end[direction & 1] &&
+	       end > conn->body_end[direction & 1];
+}
+
 /* A call has moved one direction on to `end`. What of it was not captured is told later: how much, and the last
  * bytes of it. */
 static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end,
@@ -280,15 +317,12 @@ static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end,
 	reach->end = end;
 	if (conn->protocol != PROTOCOL_HTTP1)
 		return;
-	if (end <= conn->captured_end[direction & 1]) {
-		reach->tail_len = 0;
-		return;
-	}
-	if (end <= conn->body_end[direction & 1])
-		reach->tail_len = 0; /* the end is known without them */
-	else
+	if (wants_tail(conn, direction, end))
 		keep_tail(reach, bytes, bytes->length);
-	conn->dirty[direction & 1] = 1;
+	else
+		reach->tail_len = 0;
+	if (end > conn->captured_end[direction & 1])
+		conn->dirty[direction & 1] = 1;
 }
 
 #endif

@@ -60,33 +60,49 @@ static __always_inline __u64 extend(__u64 last, __u32 seq)
 	return last + (__s64)(__s32)(seq - (__u32)last);
 }
 
-/* Can bytes be sent now? Not before the connection stands, when its sequence numbers are not chosen yet. */
-static __always_inline bool can_send(struct sock *sk)
-{
-	__u8 state = BPF_CORE_READ(sk, __sk_common.skc_state);
+/* What a socket says of itself during a call, read once: each read of kernel memory costs as much as a map lookup. */
+struct standing {
+	__u32 written; /* TCP's write_seq */
+	__u32 copied;  /* TCP's copied_seq */
+	__u8 state;
+};
 
-	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT;
+static __always_inline struct standing standing_of(struct sock *sk)
+{
+	struct standing standing = {};
+
+	standing.state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	standing.written = BPF_CORE_READ((struct tcp_sock *)sk, write_seq);
+	standing.copied = BPF_CORE_READ((struct tcp_sock *)sk, copied_seq);
+	return standing;
+}
+
+/* Can bytes be sent now? Not before the connection stands, when its sequence numbers are not chosen yet. */
+static __always_inline bool can_send(const struct standing *standing)
+{
+	return standing->state == TCP_ESTABLISHED || standing->state == TCP_CLOSE_WAIT;
 }
 
 /* Where sending stands now. Unix sockets have no such number: theirs is counted by the core. Once a FIN is
  * sent, write_seq counts it too, and it is no byte of the stream. */
-static __always_inline __u64 sent_position(const struct conn *conn, struct sock *sk)
+static __always_inline __u64 sent_position(const struct conn *conn, const struct standing *standing)
 {
 	__u64 last = conn->reach[AT_TX].end;
 
-	if (conn->family == AF_UNIX || !can_send(sk))
+	if (conn->family == AF_UNIX || !can_send(standing))
 		return last;
-	return extend(last, BPF_CORE_READ((struct tcp_sock *)sk, write_seq));
+	return extend(last, standing->written);
 }
 
 /* Where receiving stands after a call that took `bytes`. */
-static __always_inline __u64 received_position(const struct conn *conn, struct sock *sk, __u64 bytes)
+static __always_inline __u64 received_position(const struct conn *conn, const struct standing *standing,
+					       __u64 bytes)
 {
 	__u64 expected = conn->reach[AT_RX].end + bytes, end;
 
 	if (conn->family == AF_UNIX)
 		return expected;
-	end = extend(expected, BPF_CORE_READ((struct tcp_sock *)sk, copied_seq));
+	end = extend(expected, standing->copied);
 	/* A FIN that came with the last data is counted by copied_seq (tcp_recvmsg_locked, found_fin_ok). */
 	return end == expected + 1 ? expected : end;
 }

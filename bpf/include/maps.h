@@ -80,7 +80,11 @@ struct thread {
 	__u64 receiving_sk; /* kprobes: set between the start and the end of a receiving call */
 	__u64 unix_moved;   /* kprobes: bytes that the call in progress on a Unix socket has moved so far */
 	__u32 receiving_flags;
-	__u32 unread; /* the bytes of the sending call in progress could not all be read when it began */
+	/* Of the sending call in progress: */
+	__u8 unread;	  /* its bytes could not all be read when it began */
+	__u8 tail_wanted; /* its last bytes tell something, and they were not captured */
+	__u8 pad[2];
+	__u64 number; /* see plain_number */
 	struct tls_call tls_call;
 	__u64 tls_received; /* the TLS connection it received from since its last call of a TLS library; or SEVERAL */
 	__u64 tls_called; /* the TLS session it used since its last send on a TLS connection; or SEVERAL */
@@ -201,8 +205,8 @@ struct scratch {
 	__u8 data[2 * AT_DATA_MAX];
 	struct user_bytes bytes;
 	struct head head; /* read_head works on this copy: a slot is found faster than a connection */
-	__u32 at;	  /* how far read_head has come */
-	__u32 taken;	  /* somebody works in it */
+	__u64 at;	  /* how far read_head has come */
+	__u64 taken;	  /* somebody works in it */
 };
 
 #define SCRATCHES 4

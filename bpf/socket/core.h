@@ -36,15 +36,15 @@ static __always_inline void capture_waiting_write(const struct at_watched *proce
 	capture_write(process, thread, sk, conn, &bytes);
 }
 
-static __always_inline void send_begins(const struct at_watched *process, struct sock *sk,
+static __always_inline void send_begins(const struct at_watched *process, struct thread *thread,
+					struct sock *sk, const struct standing *standing,
 					struct user_bytes *bytes)
 {
-	__u64 now = bpf_ktime_get_ns(), cause = 0;
-	struct thread *thread = current_thread();
 	struct conn *conn = find_conn(sk);
 	struct at_context at;
+	__u64 cause = 0, position;
 
-	if (!thread || !can_send(sk))
+	if (!can_send(standing))
 		return;
 	if (!conn)
 		conn = make_conn(sk, AT_CONN_ESTABLISHED);
@@ -53,14 +53,17 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	if (!conn->tls) {
 		thread->sending_sk = (__u64)sk;
 		thread->unread = 0;
+		thread->tail_wanted = 0;
 		if (conn->speaker != AT_TX)
 			cause = take_cause(thread, conn->id);
 		if (bytes->pieces && !bytes->length)
 			bytes->length = pieces_length(bytes->base, bytes->pieces);
 		if (!bytes->length || (conn->protocol == PROTOCOL_STOPPED && !conn->asks_tunnel))
 			return;
-		fill_context(&at, process, thread, now, cause);
-		thread->unread = !capture(conn, sk, AT_TX, sent_position(conn, sk), bytes, &at);
+		fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
+		position = sent_position(conn, standing);
+		thread->unread = !capture(conn, sk, AT_TX, position, bytes, &at);
+		thread->tail_wanted = wants_tail(conn, AT_TX, position + bytes->length);
 		if (!conn->tls) /* nor have these bytes shown that it is */
 			return;
 		thread->sending_sk = 0;
@@ -79,24 +82,36 @@ static __always_inline void send_unseen_begins(struct sock *sk)
 	if (thread && conn && !conn->tls) {
 		thread->sending_sk = (__u64)sk;
 		thread->unread = 0;
+		thread->tail_wanted = 0;
 	}
 }
 
-/* `taken` is what the call returned, `bytes` what it was given (nothing if that is not in user memory). */
-static __always_inline void send_ends(const struct at_watched *process, struct thread *thread,
+/* Does the end of the sending call in progress look at its bytes? */
+static __always_inline bool end_needs_bytes(const struct thread *thread)
+{
+	return thread->unread || thread->tail_wanted;
+}
+
+/* `taken` is what the call returned, `bytes` what it was given (nothing if that is not in user memory, or not
+ * needed). */
+static __always_inline void send_ends(struct thread *thread, const struct standing *standing,
 				      struct user_bytes *bytes, __s64 taken)
 {
 	struct sock *sk = (struct sock *)thread->sending_sk;
 	__u64 now = bpf_ktime_get_ns(), end;
 	struct conn *conn = find_conn(sk);
+	struct at_watched *process;
 	struct at_context at;
 
 	thread->sending_sk = 0;
 	if (!conn || taken <= 0 || conn->protocol == PROTOCOL_STOPPED)
 		return;
-	end = conn->family == AF_UNIX ? conn->reach[AT_TX].end + taken : sent_position(conn, sk);
+	end = conn->family == AF_UNIX ? conn->reach[AT_TX].end + taken : sent_position(conn, standing);
 	bytes->length = taken;
 	if (thread->unread && bytes->base) {
+		process = current_watched();
+		if (!process)
+			return;
 		fill_context(&at, process, thread, now, 0);
 		capture(conn, sk, AT_TX, end - taken, bytes, &at);
 	}
@@ -120,9 +135,9 @@ static __always_inline void tell_what_was_sent(struct thread *thread, struct soc
 }
 
 /* What was sent by calls that were not seen, or are not over yet. */
-static __always_inline void catch_up(struct conn *conn, struct sock *sk)
+static __always_inline void catch_up(struct conn *conn, const struct standing *standing)
 {
-	__u64 end = sent_position(conn, sk);
+	__u64 end = sent_position(conn, standing);
 
 	if (end > conn->reach[AT_TX].end) {
 		conn->reach[AT_TX].end = end;
@@ -131,16 +146,14 @@ static __always_inline void catch_up(struct conn *conn, struct sock *sk)
 }
 
 /* `got` is what the call returned: bytes, 0 at the end of the stream, or a negative errno. */
-static __always_inline void receive_ends(const struct at_watched *process, struct sock *sk,
+static __always_inline void receive_ends(const struct at_watched *process, struct thread *thread,
+					 struct sock *sk, const struct standing *standing,
 					 struct user_bytes *bytes, __s64 got)
 {
 	__u64 now = bpf_ktime_get_ns(), end;
-	struct thread *thread = current_thread();
 	struct conn *conn = find_conn(sk);
 	struct at_context at;
 
-	if (!thread)
-		return;
 	if (got <= 0) {
 		/* The end of a stream makes an event loop act too, like bytes do. */
 		if (conn) {
@@ -151,7 +164,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		return;
 	}
 	if (!conn) {
-		if (BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_CLOSE)
+		if (standing->state == TCP_CLOSE)
 			return;
 		conn = make_conn(sk, AT_CONN_ESTABLISHED);
 		if (!conn)
@@ -166,10 +179,10 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		return;
 	}
 	thread->tls_received = 0;
-	end = received_position(conn, sk, got);
+	end = received_position(conn, standing, got);
 	if (conn->speaker != AT_RX) {
 		tell_what_was_sent(thread, sk);
-		catch_up(conn, sk);
+		catch_up(conn, standing);
 	}
 	bytes->length = got;
 	fill_context(&at, process, thread, now, 0);
@@ -184,7 +197,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 }
 
 /* A receive whose bytes do not come to user memory (splice, MSG_TRUNC). */
-static __always_inline void receive_unseen_ends(struct sock *sk, __s64 got)
+static __always_inline void receive_unseen_ends(struct sock *sk, const struct standing *standing, __s64 got)
 {
 	struct thread *thread = current_thread();
 	struct user_bytes nowhere = {};
@@ -195,7 +208,7 @@ static __always_inline void receive_unseen_ends(struct sock *sk, __s64 got)
 	set_cause(thread, conn->id);
 	if (conn->tls)
 		return;
-	moved(conn, AT_RX, received_position(conn, sk, got), &nowhere, bpf_ktime_get_ns());
+	moved(conn, AT_RX, received_position(conn, standing, got), &nowhere, bpf_ktime_get_ns());
 }
 
 /* A connection that is only being made cannot be known: its socket's address had another one, whose end was not
@@ -262,9 +275,10 @@ static __always_inline void released(struct sock *sk)
 		close_conn(sk, conn, conn->error);
 }
 
+/* A thread that is not known has not done anything yet whose run would matter. */
 static __always_inline void waited(void)
 {
-	struct thread *thread = current_thread();
+	struct thread *thread = known_thread();
 
 	if (thread)
 		thread->run++;

@@ -11,17 +11,12 @@
 
 #include "../process/lifecycle.h"
 
-/* The first parameters as plain numbers: the verifier follows the types of what it sees read from a context, and lets
- * such a pointer neither into a global function nor into a map. */
-struct parameters {
-	__u64 value[7];
-};
-
-static __always_inline struct parameters first_parameters(__u64 *ctx, __u32 count)
+/* A parameter as a plain number, where there is no thread to take it through (see plain_number). */
+static __always_inline __u64 first_parameter(__u64 *ctx)
 {
-	struct parameters first;
+	__u64 first = 0;
 
-	bpf_probe_read_kernel(&first, count * sizeof(first.value[0]), ctx);
+	bpf_probe_read_kernel(&first, sizeof(first), ctx);
 	return first;
 }
 
@@ -30,33 +25,77 @@ static __always_inline struct sock *socket_sock(__u64 socket)
 	return BPF_CORE_READ((struct socket *)socket, sk);
 }
 
+/* What a typed pointer points to is read without a call. */
+static __always_inline struct standing typed_standing(struct sock *sk)
+{
+	struct standing standing = {.state = sk->__sk_common.skc_state};
+	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
+
+	if (tcp) {
+		standing.written = tcp->write_seq;
+		standing.copied = tcp->copied_seq;
+	}
+	return standing;
+}
+
+static __always_inline void any_send_begins(struct at_watched *process, struct sock *sk,
+					    struct msghdr *message)
+{
+	struct thread *thread = current_thread();
+	struct standing standing;
+
+	if (!thread || !sk)
+		return;
+	standing = typed_standing(sk);
+	message_send_begins(process, thread, (struct sock *)plain_number(thread, sk), &standing,
+			    &message->msg_iter);
+}
+
+static __always_inline void any_send_ends(struct sock *sk, struct msghdr *message, __s64 taken)
+{
+	struct thread *thread = known_thread();
+	struct user_bytes bytes = {};
+	struct standing standing;
+
+	if (!thread || !thread->sending_sk || thread->sending_sk != plain_number(thread, sk))
+		return;
+	standing = typed_standing(sk);
+	if (taken > 0 && message && end_needs_bytes(thread))
+		bytes = bytes_behind(thread, &message->msg_iter, taken);
+	send_ends(thread, &standing, &bytes, taken);
+}
+
+static __always_inline void any_receive_ends(struct at_watched *process, struct sock *sk,
+					     struct msghdr *message, __u64 flags, __s64 got)
+{
+	struct thread *thread = current_thread();
+	struct user_bytes bytes = {};
+	struct standing standing;
+
+	if (!thread || !sk)
+		return;
+	standing = typed_standing(sk);
+	if (got > 0)
+		bytes = bytes_behind(thread, &message->msg_iter, got);
+	message_received(process, thread, (struct sock *)plain_number(thread, sk), &standing, &bytes, flags,
+			 got);
+}
+
 /* int tcp_sendmsg(struct sock *sk, struct msghdr *msg, size_t size) */
 SEC("fentry/tcp_sendmsg")
 int tcp_send_begins(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
-	struct parameters given;
 
-	if (!process)
-		return 0;
-	given = first_parameters(ctx, 2);
-	message_send_begins(process, (struct sock *)given.value[0], (struct msghdr *)given.value[1]);
+	if (process)
+		any_send_begins(process, (struct sock *)ctx[0], (struct msghdr *)ctx[1]);
 	return 0;
-}
-
-static __always_inline void any_send_ends(__u64 *ctx, __s64 taken)
-{
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? known_thread() : 0;
-
-	if (thread && thread->sending_sk)
-		message_send_ends(process, thread, (struct msghdr *)first_parameters(ctx, 2).value[1], taken);
 }
 
 SEC("fexit/tcp_sendmsg")
 int tcp_send_ends(__u64 *ctx)
 {
-	any_send_ends(ctx, (__s32)ctx[3]);
+	any_send_ends((struct sock *)ctx[0], (struct msghdr *)ctx[1], (__s32)ctx[3]);
 	return 0;
 }
 
@@ -66,23 +105,14 @@ SEC("fentry/tcp_sendpage")
 int tcp_sendpage_begins(__u64 *ctx)
 {
 	if (current_watched())
-		send_unseen_begins((struct sock *)first_parameters(ctx, 1).value[0]);
+		send_unseen_begins((struct sock *)first_parameter(ctx));
 	return 0;
-}
-
-static __always_inline void pages_send_ends(__s64 taken)
-{
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? known_thread() : 0;
-
-	if (thread && thread->sending_sk)
-		message_send_ends(process, thread, 0, taken);
 }
 
 SEC("fexit/tcp_sendpage")
 int tcp_sendpage_ends(__u64 *ctx)
 {
-	pages_send_ends((__s32)ctx[5]);
+	any_send_ends((struct sock *)ctx[0], 0, (__s32)ctx[5]);
 	return 0;
 }
 
@@ -90,16 +120,38 @@ int tcp_sendpage_ends(__u64 *ctx)
 SEC("fexit/tcp_recvmsg")
 int tcp_receive_ends(__u64 *ctx)
 {
-	struct at_watched *process = current_watched();
-	struct parameters given;
+	struct at_watched *process;
+	__u64 flags, got;
 
-	if (!process)
+	/* The barriers keep each read at an offset that the verifier sees. */
+	if (recvmsg_has_nonblock) {
+		flags = ctx[4];
+		got = ctx[6];
+		barrier_var(got);
+	} else {
+		flags = ctx[3];
+		got = ctx[5];
+		barrier_var(got);
+	}
+	if (nothing_received((__s32)got, (__u32)flags))
 		return 0;
-	given = first_parameters(ctx, recvmsg_has_nonblock ? 7 : 6);
-	message_received(process, (struct sock *)given.value[0], (struct msghdr *)given.value[1],
-			 (__u32)given.value[recvmsg_has_nonblock ? 4 : 3],
-			 (__s32)given.value[recvmsg_has_nonblock ? 6 : 5]);
+	process = current_watched();
+	if (process)
+		any_receive_ends(process, (struct sock *)ctx[0], (struct msghdr *)ctx[1], (__u32)flags,
+				 (__s32)got);
 	return 0;
+}
+
+static __always_inline void spliced(__u64 *ctx, __s64 got)
+{
+	struct standing standing;
+	struct sock *sk;
+
+	if (got <= 0 || !current_watched())
+		return;
+	sk = socket_sock(first_parameter(ctx));
+	standing = standing_of(sk);
+	receive_unseen_ends(sk, &standing, got);
 }
 
 /* ssize_t tcp_splice_read(struct socket *sock, loff_t *ppos, struct pipe_inode_info *pipe, size_t len,
@@ -107,8 +159,7 @@ int tcp_receive_ends(__u64 *ctx)
 SEC("fexit/tcp_splice_read")
 int tcp_splice_ends(__u64 *ctx)
 {
-	if (current_watched())
-		receive_unseen_ends(socket_sock(first_parameters(ctx, 1).value[0]), (__s64)ctx[5]);
+	spliced(ctx, (__s64)ctx[5]);
 	return 0;
 }
 
@@ -116,7 +167,7 @@ int tcp_splice_ends(__u64 *ctx)
 SEC("fentry/tcp_close")
 int tcp_closes(__u64 *ctx)
 {
-	released((struct sock *)first_parameters(ctx, 1).value[0]);
+	released((struct sock *)first_parameter(ctx));
 	return 0;
 }
 
@@ -126,19 +177,15 @@ int unix_send_begins(__u64 *ctx)
 {
 	struct at_watched *process = current_watched();
 
-	struct parameters given;
-
-	if (!process)
-		return 0;
-	given = first_parameters(ctx, 2);
-	message_send_begins(process, socket_sock(given.value[0]), (struct msghdr *)given.value[1]);
+	if (process)
+		any_send_begins(process, ((struct socket *)ctx[0])->sk, (struct msghdr *)ctx[1]);
 	return 0;
 }
 
 SEC("fexit/unix_stream_sendmsg")
 int unix_send_ends(__u64 *ctx)
 {
-	any_send_ends(ctx, (__s32)ctx[3]);
+	any_send_ends(((struct socket *)ctx[0])->sk, (struct msghdr *)ctx[1], (__s32)ctx[3]);
 	return 0;
 }
 
@@ -148,14 +195,14 @@ SEC("fentry/unix_stream_sendpage")
 int unix_sendpage_begins(__u64 *ctx)
 {
 	if (current_watched())
-		send_unseen_begins(socket_sock(first_parameters(ctx, 1).value[0]));
+		send_unseen_begins(socket_sock(first_parameter(ctx)));
 	return 0;
 }
 
 SEC("fexit/unix_stream_sendpage")
 int unix_sendpage_ends(__u64 *ctx)
 {
-	pages_send_ends((__s32)ctx[5]);
+	any_send_ends(((struct socket *)ctx[0])->sk, 0, (__s32)ctx[5]);
 	return 0;
 }
 
@@ -163,14 +210,15 @@ int unix_sendpage_ends(__u64 *ctx)
 SEC("fexit/unix_stream_recvmsg")
 int unix_receive_ends(__u64 *ctx)
 {
-	struct at_watched *process = current_watched();
-	struct parameters given;
+	__s64 got = (__s32)ctx[4];
+	__u32 flags = ctx[3];
+	struct at_watched *process;
 
-	if (!process)
+	if (nothing_received(got, flags))
 		return 0;
-	given = first_parameters(ctx, 2);
-	message_received(process, socket_sock(given.value[0]), (struct msghdr *)given.value[1], (__u32)ctx[3],
-			 (__s32)ctx[4]);
+	process = current_watched();
+	if (process)
+		any_receive_ends(process, ((struct socket *)ctx[0])->sk, (struct msghdr *)ctx[1], flags, got);
 	return 0;
 }
 
@@ -179,8 +227,7 @@ int unix_receive_ends(__u64 *ctx)
 SEC("fexit/unix_stream_splice_read")
 int unix_splice_ends(__u64 *ctx)
 {
-	if (current_watched())
-		receive_unseen_ends(socket_sock(first_parameters(ctx, 1).value[0]), (__s64)ctx[5]);
+	spliced(ctx, (__s64)ctx[5]);
 	return 0;
 }
 
@@ -188,7 +235,7 @@ int unix_splice_ends(__u64 *ctx)
 SEC("fentry/unix_release")
 int unix_closes(__u64 *ctx)
 {
-	struct sock *sk = socket_sock(first_parameters(ctx, 1).value[0]);
+	struct sock *sk = socket_sock(first_parameter(ctx));
 
 	if (sk)
 		released(sk);

@@ -18,6 +18,7 @@ static __always_inline void make_up_for_missed(struct thread *thread)
 {
 	struct sock *sk = (struct sock *)thread->sending_sk;
 	struct conn *conn = sk ? find_conn(sk) : 0;
+	struct standing standing;
 
 	if (!sk && !thread->receiving_sk)
 		return;
@@ -30,36 +31,66 @@ static __always_inline void make_up_for_missed(struct thread *thread)
 		conn->reach[AT_TX].end += thread->unix_moved;
 		conn->reach[AT_TX].tail_len = 0;
 	} else {
-		catch_up(conn, sk);
+		standing = standing_of(sk);
+		catch_up(conn, &standing);
 	}
 	conn->reach[AT_TX].last_ts = bpf_ktime_get_ns();
 	conn->dirty[AT_TX] = 1;
 	thread->dirty_sk = (__u64)sk;
 }
 
+/* An iov_iter, read at once: each read of kernel memory costs as much as a map lookup. */
+#define ITER_MAX 40
+struct iter {
+	__u8 bytes[ITER_MAX];
+};
+
+static __always_inline struct iter read_iter(__u64 message)
+{
+	struct iter iter = {};
+	__u64 size = bpf_core_type_size(struct iov_iter);
+
+	bpf_probe_read_kernel(&iter, size < ITER_MAX ? size : ITER_MAX,
+			      &((struct msghdr *)message)->msg_iter);
+	return iter;
+}
+
 static __always_inline void any_send_begins(struct sock *sk, struct msghdr *message)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
+	struct standing standing;
+	struct iter iter;
 
 	if (!thread || !sk)
 		return;
 	make_up_for_missed(thread);
 	thread->message = (__u64)message;
 	thread->unix_moved = 0;
-	if (message)
-		message_send_begins(process, sk, message);
-	else
+	if (!message) {
 		send_unseen_begins(sk);
+		return;
+	}
+	standing = standing_of(sk);
+	iter = read_iter((__u64)message);
+	message_send_begins(process, thread, sk, &standing, (struct iov_iter *)&iter);
 }
 
 static __always_inline void any_send_ends(__s64 taken)
 {
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? known_thread() : 0;
+	struct thread *thread = known_thread();
+	struct user_bytes bytes = {};
+	struct standing standing;
+	struct iter iter;
 
-	if (thread && thread->sending_sk)
-		message_send_ends(process, thread, (struct msghdr *)thread->message, taken);
+	if (!thread || !thread->sending_sk)
+		return;
+	standing = standing_of((struct sock *)thread->sending_sk);
+	if (taken > 0 && thread->message && end_needs_bytes(thread)) {
+		iter = read_iter(thread->message);
+		bytes = bytes_behind(thread, (struct iov_iter *)&iter, taken);
+	}
+	send_ends(thread, &standing, &bytes, taken);
 }
 
 SEC("kprobe/tcp_sendmsg")
@@ -89,6 +120,23 @@ int tcp_sendpage_ends(struct pt_regs *ctx)
 {
 	any_send_ends((__s32)ARCH_RESULT(ctx));
 	return 0;
+}
+
+static __always_inline void received(struct at_watched *process, struct thread *thread, struct sock *sk,
+				     __s64 got)
+{
+	struct user_bytes bytes = {};
+	struct standing standing;
+	struct iter iter;
+
+	if (nothing_received(got, thread->receiving_flags))
+		return;
+	standing = standing_of(sk);
+	if (got > 0 && thread->message) {
+		iter = read_iter(thread->message);
+		bytes = bytes_behind(thread, (struct iov_iter *)&iter, got);
+	}
+	message_received(process, thread, sk, &standing, &bytes, thread->receiving_flags, got);
 }
 
 static __always_inline void any_receive_begins(struct sock *sk, struct msghdr *message, __u32 flags)
@@ -124,14 +172,16 @@ int tcp_copied(struct pt_regs *ctx)
 	struct thread *thread = process ? known_thread() : 0;
 	struct sock *sk = (struct sock *)ARCH_PARAM0(ctx);
 	__s64 copied = (__s32)ARCH_PARAM1(ctx);
+	struct standing standing;
 
 	if (!thread || copied <= 0)
 		return 0;
-	if (thread->receiving_sk == (__u64)sk)
-		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags,
-				 copied);
-	else if (!thread->receiving_sk && !thread->receiving_flags)
-		receive_unseen_ends(sk, copied); /* tcp_read_sock, for splice */
+	if (thread->receiving_sk == (__u64)sk) {
+		received(process, thread, sk, copied);
+	} else if (!thread->receiving_sk && !thread->receiving_flags) { /* tcp_read_sock, for splice */
+		standing = standing_of(sk);
+		receive_unseen_ends(sk, &standing, copied);
+	}
 	return 0;
 }
 
@@ -157,7 +207,7 @@ int tcp_receive_ends(struct pt_regs *ctx)
 	sk = (struct sock *)thread->receiving_sk;
 	thread->receiving_sk = 0;
 	if (sk && got <= 0)
-		message_received(process, sk, 0, thread->receiving_flags, got);
+		received(process, thread, sk, got);
 	thread->receiving_flags = 0;
 	return 0;
 }
@@ -238,15 +288,6 @@ int unix_splice_begins(struct pt_regs *ctx)
 	return 0;
 }
 
-static __always_inline void unix_received(struct at_watched *process, struct thread *thread, struct sock *sk,
-					  __s64 got)
-{
-	if (thread->message)
-		message_received(process, sk, (struct msghdr *)thread->message, thread->receiving_flags, got);
-	else
-		receive_unseen_ends(sk, got);
-}
-
 static __always_inline void unix_took_piece(__s64 got)
 {
 	struct at_watched *process = current_watched();
@@ -255,7 +296,7 @@ static __always_inline void unix_took_piece(__s64 got)
 	if (!thread || !thread->receiving_sk || got <= 0)
 		return;
 	thread->unix_moved += got;
-	unix_received(process, thread, (struct sock *)thread->receiving_sk, got);
+	received(process, thread, (struct sock *)thread->receiving_sk, got);
 }
 
 /* int unix_stream_read_actor(struct sk_buff *skb, int skip, int chunk, struct unix_stream_read_state *state): copies
@@ -286,7 +327,7 @@ static __always_inline void unix_receive_returns(__s64 got)
 	sk = (struct sock *)thread->receiving_sk;
 	thread->receiving_sk = 0;
 	if (sk && !thread->unix_moved)
-		unix_received(process, thread, sk, got);
+		received(process, thread, sk, got);
 }
 
 SEC("kretprobe/unix_stream_recvmsg")

@@ -10,64 +10,54 @@
  * ec095263a965 ("net: remove noblock parameter from recvmsg() entities"). */
 const volatile __u32 recvmsg_has_nonblock = 0;
 
-/* An iov_iter, read at once: each read of kernel memory costs as much as a map lookup. */
-#define ITER_MAX 40
-struct iter {
-	__u8 bytes[ITER_MAX];
-};
-
-static __always_inline struct iter read_iter(struct msghdr *message)
+/* A pointer as a number. The verifier follows the types of what a program is given, and lets such a pointer neither
+ * into arithmetic nor into a global function; what was in a map has no type. */
+static __always_inline __u64 plain_number(struct thread *thread, const void *pointer)
 {
-	struct iter iter = {};
-	__u64 size = bpf_core_type_size(struct iov_iter);
-
-	bpf_probe_read_kernel(&iter, size < ITER_MAX ? size : ITER_MAX, &message->msg_iter);
-	return iter;
+	*(volatile __u64 *)&thread->number = (__u64)pointer;
+	return *(volatile __u64 *)&thread->number;
 }
 
-#define ITER_FIELD(iter, flavour, field)                           \
-	(*(typeof(((struct flavour *)0)->field) *)((iter)->bytes + \
-						   bpf_core_field_offset(struct flavour, field)))
-
-static __always_inline bool is_user_buffer(struct iter *iter)
+static __always_inline bool is_user_buffer(struct iov_iter *iter)
 {
 	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
-	       ITER_FIELD(iter, iov_iter, iter_type) == bpf_core_enum_value(enum iter_type, ITER_UBUF);
+	       iter->iter_type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
 }
 
-static __always_inline bool is_iovec(struct iter *iter)
+static __always_inline bool is_iovec(struct iov_iter *iter)
 {
 	__u32 type;
 
-	if (bpf_core_field_exists(((struct iov_iter *)0)->iter_type))
-		type = ITER_FIELD(iter, iov_iter, iter_type);
+	if (bpf_core_field_exists(iter->iter_type))
+		type = iter->iter_type;
 	else
-		type = ITER_FIELD(iter, iov_iter___type, type) & ~1U;
+		type = ((struct iov_iter___type *)iter)->type & ~1U;
 	return type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
 }
 
-static __always_inline __u64 iovec_array(struct iter *iter)
+static __always_inline __u64 iovec_array(struct thread *thread, struct iov_iter *iter)
 {
-	if (bpf_core_field_exists(((struct iov_iter *)0)->__iov))
-		return (__u64)ITER_FIELD(iter, iov_iter, __iov);
-	return (__u64)ITER_FIELD(iter, iov_iter___iov, iov);
+	if (bpf_core_field_exists(iter->__iov))
+		return plain_number(thread, iter->__iov);
+	return plain_number(thread, ((struct iov_iter___iov *)iter)->iov);
 }
 
-/* What a sending call has still to send. Nothing if that is not in user memory (sendfile, splice). */
-static __always_inline struct user_bytes bytes_ahead(struct iter *iter)
+/* What a sending call has still to send. Nothing if that is not in user memory (sendfile, splice). `iter` is memory
+ * that the program may read: the function's own, typed, or a copy. */
+static __always_inline struct user_bytes bytes_ahead(struct thread *thread, struct iov_iter *iter)
 {
 	struct user_bytes bytes = {};
 
 	if (is_user_buffer(iter)) {
-		bytes.base = (__u64)ITER_FIELD(iter, iov_iter, ubuf) + ITER_FIELD(iter, iov_iter, iov_offset);
+		bytes.base = plain_number(thread, iter->ubuf) + iter->iov_offset;
 	} else if (is_iovec(iter)) {
-		bytes.base = iovec_array(iter);
-		bytes.pieces = ITER_FIELD(iter, iov_iter, nr_segs);
-		bytes.skip = ITER_FIELD(iter, iov_iter, iov_offset);
+		bytes.base = iovec_array(thread, iter);
+		bytes.pieces = iter->nr_segs;
+		bytes.skip = iter->iov_offset;
 	} else {
 		return bytes;
 	}
-	bytes.length = ITER_FIELD(iter, iov_iter, count);
+	bytes.length = iter->count;
 	return bytes;
 }
 
@@ -88,15 +78,16 @@ __noinline __u64 pieces_back(__u64 base, __u64 wanted)
 }
 
 /* The last `done` bytes that a call has moved: an iov_iter only goes forward, over memory that stays. */
-static __always_inline struct user_bytes bytes_behind(struct iter *iter, __u64 done)
+static __always_inline struct user_bytes bytes_behind(struct thread *thread, struct iov_iter *iter,
+						      __u64 done)
 {
 	struct user_bytes bytes = {};
-	__u64 offset = ITER_FIELD(iter, iov_iter, iov_offset), back;
+	__u64 offset = iter->iov_offset, back;
 
 	if (is_user_buffer(iter)) {
-		bytes.base = (__u64)ITER_FIELD(iter, iov_iter, ubuf) + offset - done;
+		bytes.base = plain_number(thread, iter->ubuf) + offset - done;
 	} else if (is_iovec(iter)) {
-		bytes.base = iovec_array(iter);
+		bytes.base = iovec_array(thread, iter);
 		bytes.pieces = 1;
 		bytes.skip = offset - done;
 		if (done > offset) {
@@ -114,47 +105,33 @@ static __always_inline struct user_bytes bytes_behind(struct iter *iter, __u64 d
 	return bytes;
 }
 
-static __always_inline void message_send_begins(const struct at_watched *process, struct sock *sk,
-						struct msghdr *message)
+static __always_inline void message_send_begins(const struct at_watched *process, struct thread *thread,
+						struct sock *sk, const struct standing *standing,
+						struct iov_iter *iter)
 {
-	struct iter iter = read_iter(message);
-	struct user_bytes bytes = bytes_ahead(&iter);
+	struct user_bytes bytes = bytes_ahead(thread, iter);
 
 	if (bytes.base)
-		send_begins(process, sk, &bytes);
+		send_begins(process, thread, sk, standing, &bytes);
 	else
 		send_unseen_begins(sk);
 }
 
-static __always_inline void message_send_ends(const struct at_watched *process, struct thread *thread,
-					      struct msghdr *message, __s64 taken)
+/* Is the result of a receiving call, made with `flags`, no news? */
+static __always_inline bool nothing_received(__s64 got, __u64 flags)
 {
-	struct user_bytes bytes = {};
-	struct iter iter;
-
-	if (taken > 0 && message) {
-		iter = read_iter(message);
-		bytes = bytes_behind(&iter, taken);
-	}
-	send_ends(process, thread, &bytes, taken);
+	return got == -EAGAIN || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE);
 }
 
-static __always_inline void message_received(const struct at_watched *process, struct sock *sk,
-					     struct msghdr *message, __u64 flags, __s64 got)
+/* `bytes` are what was received, if that is in user memory. */
+static __always_inline void message_received(const struct at_watched *process, struct thread *thread,
+					     struct sock *sk, const struct standing *standing,
+					     struct user_bytes *bytes, __u64 flags, __s64 got)
 {
-	struct user_bytes bytes = {};
-	struct iter iter;
-
-	if (got == -EAGAIN || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
-		return;
-	if (got > 0) {
-		iter = read_iter(message);
-		bytes = bytes_behind(&iter, got);
-	}
-	if (got > 0 && (flags & MSG_TRUNC || !bytes.base))
-		receive_unseen_ends(sk, got);
+	if (got > 0 && (flags & MSG_TRUNC || !bytes->base))
+		receive_unseen_ends(sk, standing, got);
 	else
-		receive_ends(process, sk, &bytes, got);
+		receive_ends(process, thread, sk, standing, bytes, got);
 }
 
 #endif

@@ -62,15 +62,19 @@ static __always_inline void receive_returns(struct at_watched *process, __u32 ca
 {
 	__u64 flags = receive_flags(call, regs);
 	struct user_bytes bytes = {};
+	struct standing standing;
+	struct thread *thread;
 	struct sock *sk;
 
 	if (result == -EAGAIN || flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE))
 		return;
 	sk = stream_sock(ARCH_ARG0(regs));
-	if (!sk)
+	thread = sk ? current_thread() : 0;
+	if (!thread)
 		return;
+	standing = standing_of(sk);
 	if (flags & MSG_TRUNC) {
-		receive_unseen_ends(sk, result);
+		receive_unseen_ends(sk, &standing, result);
 		return;
 	}
 	switch (call) {
@@ -87,7 +91,7 @@ static __always_inline void receive_returns(struct at_watched *process, __u32 ca
 	default:
 		bytes = one_buffer(ARCH_ARG1(regs), result > 0 ? result : 0);
 	}
-	receive_ends(process, sk, &bytes, result);
+	receive_ends(process, thread, sk, &standing, &bytes, result);
 }
 
 #endif

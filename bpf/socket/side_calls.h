@@ -58,16 +58,19 @@ static __always_inline void getsockopt_returns(struct pt_regs *regs)
 SEC("tracepoint")
 int side_call_exits(struct call_args *ctx)
 {
-	struct at_watched *process = current_watched();
+	enum side_call call = side_call_of(ctx->number);
 	__s64 result = ctx->result;
+	struct at_watched *process;
 	struct sock *sk;
 
+	if (call == SIDE_WAIT) {
+		waited();
+		return 0;
+	}
+	process = current_watched();
 	if (!process)
 		return 0;
-	switch (side_call_of(ctx->number)) {
-	case SIDE_WAIT:
-		waited();
-		break;
+	switch (call) {
 	case SIDE_CONNECT:
 		if (result == 0)
 			connect_returns(process, user_registers());
@@ -79,6 +82,8 @@ int side_call_exits(struct call_args *ctx)
 		break;
 	case SIDE_GETSOCKOPT:
 		getsockopt_returns(user_registers());
+		break;
+	default:
 		break;
 	}
 	return 0;

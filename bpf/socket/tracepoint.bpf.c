@@ -34,6 +34,8 @@ int call_enters(struct call_args *ctx)
 {
 	struct at_watched *process = current_watched();
 	struct user_bytes bytes = {};
+	struct standing standing;
+	struct thread *thread;
 	struct pt_regs *regs;
 	struct sock *sk;
 	__u32 call;
@@ -50,21 +52,32 @@ int call_enters(struct call_args *ctx)
 			released(sk);
 	} else if (call == CALL_SENDFILE || call == CALL_SPLICE) {
 		send_unseen_begins(sk);
-	} else {
+	} else if ((thread = current_thread())) {
 		bytes = sent_bytes(call, regs);
-		send_begins(process, sk, &bytes);
+		standing = standing_of(sk);
+		send_begins(process, thread, sk, &standing, &bytes);
 	}
 	return 0;
 }
 
-static __always_inline void send_returns(struct at_watched *process, struct thread *thread, __u32 call,
-					 struct pt_regs *regs, __s64 result)
+static __always_inline void send_returns(struct thread *thread, __u32 call, struct pt_regs *regs,
+					 __s64 result)
 {
-	struct user_bytes bytes = sent_bytes(call, regs);
+	struct standing standing = standing_of((struct sock *)thread->sending_sk);
+	struct user_bytes bytes = {};
 
+	if (end_needs_bytes(thread))
+		bytes = sent_bytes(call, regs);
 	if (call == CALL_SENDMMSG && result > 0)
 		result = mmsg_total(ARCH_ARG1(regs), result);
-	send_ends(process, thread, &bytes, result);
+	send_ends(thread, &standing, &bytes, result);
+}
+
+static __always_inline void splice_returns(struct sock *sk, __s64 result)
+{
+	struct standing standing = standing_of(sk);
+
+	receive_unseen_ends(sk, &standing, result);
 }
 
 SEC("tracepoint")
@@ -86,9 +99,9 @@ int call_exits(struct call_args *ctx)
 	} else if (call <= CALL_LAST_SEND) {
 		thread = known_thread();
 		if (thread && thread->sending_sk)
-			send_returns(process, thread, call, regs, result);
+			send_returns(thread, call, regs, result);
 		else if (call == CALL_SPLICE && (sk = stream_sock(ARCH_ARG0(regs))))
-			receive_unseen_ends(sk, result);
+			splice_returns(sk, result);
 	}
 	return 0;
 }

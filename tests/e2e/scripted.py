@@ -10,7 +10,7 @@ from pathlib import Path
 from harness import SERVICES, Result, SpanRecord, Traced, free_ports, log_entries, shell, wait_for
 from kernel_state import loaded
 
-Step = tuple[str, str, str | float]
+Step = tuple[str, str, str | list[str] | float]
 
 
 def client(text: str) -> Step:
@@ -19,6 +19,11 @@ def client(text: str) -> Step:
 
 def server(text: str) -> Step:
     return ("server", "say", text)
+
+
+def in_pieces(who: str, *pieces: str) -> Step:
+    """One write of several pieces of memory."""
+    return (who, "say", list(pieces))
 
 
 def get(path: str, fields: str = "") -> str:
@@ -59,7 +64,7 @@ def play(
     heard = {entry["who"]: entry["heard"] for entry in log_entries(log)}
     closed = {who for who, what, _ in steps if what == "close"}
     for who, other in (("client", "server"), ("server", "client")):
-        said = sum(len(str(text)) for by, what, text in steps if by == other and what == "say")
+        said = sum(len("".join(text)) for by, what, text in steps if by == other and what == "say")  # type: ignore[arg-type]
         assert heard[who] >= said or closed, heard
     return result
 

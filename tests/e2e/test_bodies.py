@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scripted import Step, both, client, get, ok, play, post, server, told
+from scripted import Step, both, client, get, in_pieces, ok, play, post, server, told
 
 from autotrace.recording import Kind, read
 
@@ -60,6 +60,32 @@ def test_no_byte_of_a_body_of_known_length_leaves_the_kernel(tmp_path: Path, how
     records = b"".join(entry.payload for entry in read(recording) if entry.kind is Kind.RECORD)
     assert b"POST /secret" in records
     assert SECRET.encode()[:6] not in records
+
+
+def padded(head: str, length: int) -> str:
+    """The head with one more field, so that it has `length` bytes."""
+    return head.removesuffix("\r\n") + f"X-Pad: {'p' * (length - len(head) - 9)}\r\n\r\n"
+
+
+def test_heads_around_the_length_of_the_first_look(tmp_path: Path) -> None:
+    """The kernel copies 512 bytes of a turn, or the first piece, and more only if the head does not end there."""
+    steps: list[Step] = []
+    lengths = [128, *range(510, 515), 767, 1024, 2048]
+    for length in lengths:
+        head, last = padded(answer(), length), padded(ok(0), length)
+        steps += [client(padded(REQUEST, length) + BODY), server(head + BODY)]
+        steps += [in_pieces("client", padded(REQUEST, length), BODY), in_pieces("server", head, BODY)]
+        steps += [
+            in_pieces("client", REQUEST[:20], REQUEST[20:], BODY),
+            in_pieces("server", head[:16], head[16:] + BODY),
+        ]
+        steps += [client(get("/secret")), in_pieces("server", last[:30], last[30:-1], last[-1:])]
+    pipelined = [client(get("/a") + get("/b")), in_pieces("server", padded(answer(), 512), BODY, ok(4))]
+    servers, clients = both(play(tmp_path, steps + pipelined))
+    size = len(BODY)
+    expected = [("/secret", 200, size, size)] * 3 + [("/secret", 200, 0, 0)]
+    for spans in servers, clients:
+        assert list(map(told, spans)) == expected * len(lengths) + [("/a", 200, 0, size), ("/b", 200, 0, 4)]
 
 
 def test_answers_that_have_a_length_and_no_body(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Two processes that say exactly what a script tells them: `script.py WHERE SCRIPT LOG`.
 
 SCRIPT is a JSON list of steps [who, what, argument]; who is `client` or `server`, what is one of
-  say      text (latin-1), in one write; the other side reads all of it before its own next step
+  say      text (latin-1), in one write, or a list of texts, the pieces of one write; the other side reads all of
+           it before its own next step
   unheard  the same, but the other side does not read it
   listen   read what was unheard
   wait     seconds
@@ -39,9 +40,12 @@ def play(me, connection):
             heard += hear(unheard)
             unheard = 0
         elif who == me and what in ("say", "unheard"):
-            connection.sendall(argument.encode("latin-1"))
+            pieces = [
+                text.encode("latin-1") for text in ([argument] if isinstance(argument, str) else argument)
+            ]
+            assert connection.sendmsg(pieces) == sum(map(len, pieces))
         elif what == "say":
-            heard += hear(len(argument))
+            heard += hear(len("".join(argument)))
         elif what == "unheard":
             unheard += len(argument)
         elif what == "shut" and who == me:
