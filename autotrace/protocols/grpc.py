@@ -108,26 +108,36 @@ def status_of_reset(code: str, rpc: Rpc, lasted_ns: int) -> str:
 class MessageCounter:
     """Counts the messages of one direction of a call from the sizes of its DATA frames.
 
-    Exact as long as each message begins with a frame, which is how clients and servers send them; where one
-    begins inside a frame, or something is missing, the count is not known. `count` is None then.
+    Exact as long as each message begins with a frame, which is how clients and servers send them; frames may cut
+    it anywhere, in its prefix too. Where one begins inside a frame, or something is missing, the count is not
+    known. `count` is None then.
     """
 
-    __slots__ = ("_left", "count")
+    __slots__ = ("_cut", "_left", "count")
 
     def __init__(self) -> None:
         self.count: int | None = 0
+        self._cut = b""
+        """What frames have brought of a prefix that is not whole."""
         self._left = 0
 
-    def frame(self, length: int, prefix: bytes) -> None:
-        """A DATA frame of `length` bytes. `prefix` is how it begins if that can be the prefix of a message
-        that fills the frame or more; else empty."""
+    def frame(self, length: int, first: bytes) -> None:
+        """A DATA frame of `length` bytes. `first` are at least so many of its first bytes as its part of a prefix
+        can have, zeros where it is shorter; empty if they can be none of a prefix, or of one of a message that
+        ends inside the frame."""
         if self.count is None or not length:
             return
         if not self._left:
-            if len(prefix) != PREFIX:
+            cut = self._cut
+            prefix = cut + first[: min(length, PREFIX - len(cut))]
+            if len(prefix) == len(cut) or prefix[0] > 1:
                 self.count = None
                 return
-            self._left = PREFIX + int.from_bytes(prefix[1:])
+            if len(prefix) < PREFIX:
+                self._cut = prefix
+                return
+            self._cut = b""
+            self._left = PREFIX - len(cut) + int.from_bytes(prefix[1:])
             self.count += 1
         self._left -= length
         if self._left < 0:
@@ -140,4 +150,4 @@ class MessageCounter:
     @property
     def whole(self) -> int | None:
         """The count if the last message is there to its end."""
-        return None if self._left else self.count
+        return None if self._left or self._cut else self.count

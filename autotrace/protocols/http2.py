@@ -40,10 +40,10 @@ from autotrace.protocols.http2_frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
+    FIRST_BYTES,
     GOAWAY,
     HEADERS,
     PADDED,
-    PREFIX,
     PUSH_PROMISE,
     RST_STREAM,
     SETTINGS,
@@ -279,7 +279,7 @@ class Http2Parser(FrameParser):
                     half.lose()
             elif half.size is not None:
                 half.size += frame.length
-                half.messages.frame(frame.length, frame.payload if frame.flags & PREFIX else b"")
+                half.messages.frame(frame.length, frame.payload if frame.flags & FIRST_BYTES else b"")
         if frame.flags & END_STREAM:
             self._end(side, frame.stream, at.ts, {})
 

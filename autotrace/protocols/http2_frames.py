@@ -5,8 +5,8 @@ Passed on, in order and without anything between, are
 
 - header and payload of HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY and CONTINUATION;
 - the header of DATA, when the last byte of its payload has moved. If the payload begins like a gRPC message
-  that fills it or more, its flag PREFIX (0x40, which no DATA frame has) is set, and the message's 5 byte
-  prefix follows.
+  that fills it or more, or may go on with a message's prefix that a frame before cut, its flag FIRST_BYTES
+  (0x40, which no DATA frame has) is set, and the payload's first 5 bytes follow (zeros where it is shorter).
 
 Other frames, and the connection preface, are not.
 """
@@ -25,10 +25,10 @@ ACK = 0x1
 END_HEADERS = 0x4
 PADDED = 0x8
 PRIORITY = 0x20
-PREFIX = 0x40
+FIRST_BYTES = 0x40
 
 FRAME_HEADER = 9
-PREFIX_SIZE = 5
+FIRST_SIZE = 5
 PAYLOAD_MAX = 1 << 20
 """A frame with more header bytes is not believed: peers take 16 KiB unless they said otherwise (section
 4.2)."""
@@ -53,8 +53,8 @@ ERROR_CODES = (
 
 
 class Frame(NamedTuple):
-    """`length` is that of the payload. `payload` is the prefix of a gRPC message, or empty, where `kind` is
-    DATA."""
+    """`length` is that of the payload. Of DATA, `payload` is its first 5 bytes (zeros where it is shorter), or
+    empty."""
 
     kind: int
     flags: int
@@ -98,8 +98,8 @@ class FrameReader:
                 if length > PAYLOAD_MAX:
                     raise MalformedFrameError("frame_size")
                 behind += length
-            elif flags & PREFIX:
-                behind += PREFIX_SIZE
+            elif flags & FIRST_BYTES:
+                behind += FIRST_SIZE
             if behind > end:
                 break
             stream = int.from_bytes(data[at + 5 : at + 9]) & 0x7FFFFFFF

@@ -4,7 +4,8 @@
  *
  * - header and payload of HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, GOAWAY and CONTINUATION;
  * - the header of DATA, once the last byte of its payload has moved. If the payload begins like a gRPC message that
- *   fills it or more, the flag DATA_PREFIX is set, and the message's prefix of 5 bytes follows.
+ *   fills it or more, or goes on with a message's prefix that a frame before cut, the flag DATA_FIRST_BYTES is set, and
+ *   the payload's first 5 bytes follow (zeros where it is shorter).
  *
  * Nothing stands between them: whoever reads them knows from the headers what is there. All other payload is counted.
  * Where the walker cannot go on (bytes that moved unseen, a call with too many frames), it says so (AT_UNWALKED), and
@@ -22,9 +23,10 @@
 #define WALK_STEPS 128
 #define WALK_ROUNDS 128
 
+#define END_STREAM 0x01
 #define DATA_PADDED 0x08
-#define DATA_PREFIX 0x40 /* no flag of DATA (section 6.1) */
-#define PREFIX_SIZE 5
+#define DATA_FIRST_BYTES 0x40 /* no flag of DATA (section 6.1) */
+#define PREFIX_SIZE 5	      /* of a gRPC message: whether it is compressed, and its size */
 
 /* Send the record in walk `slot`, and begin the next one. */
 __noinline int send_frames(__u32 slot)
@@ -64,8 +66,9 @@ static __always_inline __u64 room_for(struct walk *walk, __u32 wanted, __u32 slo
 	return walk->event.data_len;
 }
 
-/* The header of the frame that is walked goes into the record. */
-static __always_inline void pass_header_on(struct walk *walk, __u32 slot)
+/* The header of the frame that is walked goes into the record, and with it the first bytes of its payload if these are
+ * wanted. */
+static __always_inline void pass_header_on(struct walk *walk, bool first_bytes, __u32 slot)
 {
 	__u64 at = room_for(walk, FRAME_HEADER + PREFIX_SIZE, slot);
 
@@ -75,10 +78,10 @@ static __always_inline void pass_header_on(struct walk *walk, __u32 slot)
 	__builtin_memcpy(walk->data + at, walk->side.header, FRAME_HEADER);
 	walk->event.data_len = at + FRAME_HEADER;
 	walk->headers++;
-	if (!walk->side.has_prefix)
+	if (!first_bytes)
 		return;
-	walk->data[at + 4] |= DATA_PREFIX;
-	__builtin_memcpy(walk->data + at + FRAME_HEADER, walk->side.prefix, PREFIX_SIZE);
+	walk->data[at + 4] |= DATA_FIRST_BYTES;
+	__builtin_memcpy(walk->data + at + FRAME_HEADER, walk->side.first, PREFIX_SIZE);
 	walk->event.data_len = at + FRAME_HEADER + PREFIX_SIZE;
 }
 
@@ -89,17 +92,50 @@ static __always_inline void moved_on(struct walk *walk, __u64 by)
 	walk->call_left -= by;
 }
 
+static __always_inline __u32 wanted_first(const struct http2_side *side)
+{
+	__u32 length = frame_length(side->header);
+
+	return length < PREFIX_SIZE ? length : PREFIX_SIZE;
+}
+
+/* DATA ends: tell if its first bytes can be a message's prefix or a part of one. What a stream's message is made of, user
+ * space knows. A payload that is shorter than a prefix cuts it; the next one of that stream is told whatever it is. A
+ * stream that shares its bit with another has at worst five bytes told that nobody needs. */
+static __always_inline bool wants_first_bytes(struct http2_side *side)
+{
+	__u64 stream = 1ULL << (side->header[8] >> 1 & 63);
+	__u32 length = frame_length(side->header);
+	bool after_cut = (side->cut_streams & stream) != 0;
+	__u64 size;
+
+	if (!length)
+		return 0;
+	side->cut_streams &= ~stream;
+	if (side->header[4] & DATA_PADDED || side->first_len != wanted_first(side))
+		return 0;
+	if (side->first[0] > 1 && !after_cut)
+		return 0;
+	if (length < PREFIX_SIZE) {
+		if (!(side->header[4] & END_STREAM))
+			side->cut_streams |= stream;
+		return 1;
+	}
+	size = (__u64)side->first[1] << 24 | (__u32)side->first[2] << 16 | (__u32)side->first[3] << 8 |
+	       side->first[4];
+	return after_cut || size + PREFIX_SIZE >= length;
+}
+
 static __always_inline void payload_ends(struct walk *walk, __u32 slot)
 {
 	struct http2_side *side = &walk->side;
 
 	side->in_payload = 0;
 	if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA) {
-		side->header[4] &= ~DATA_PREFIX; /* a peer may set it, and it means nothing */
-		pass_header_on(walk, slot);
+		side->header[4] &= ~DATA_FIRST_BYTES; /* a peer may set it, and it means nothing */
+		pass_header_on(walk, wants_first_bytes(side), slot);
 	}
 	side->header_len = 0;
-	side->has_prefix = 0;
 }
 
 /* The next piece of memory. Returns 0 if there is none. */
@@ -173,7 +209,8 @@ __noinline int walk_header(__u32 slot)
 	side->left = frame_length(side->header);
 	side->in_payload = 1;
 	side->passed_on = 0;
-	side->has_prefix = 0;
+	side->first_len = 0;
+	__builtin_memset(side->first, 0, PREFIX_SIZE);
 	switch (side->header[3]) {
 	case FRAME_HEADERS:
 	case FRAME_RST_STREAM:
@@ -182,27 +219,34 @@ __noinline int walk_header(__u32 slot)
 	case FRAME_GOAWAY:
 	case FRAME_CONTINUATION:
 		side->passed_on = 1;
-		pass_header_on(walk, slot);
+		pass_header_on(walk, 0, slot);
 	}
 	if (!side->left)
 		payload_ends(walk, slot);
 	return 1;
 }
 
-/* Keep the prefix of a gRPC message that begins with this DATA and does not end before it. */
-static __always_inline void look_for_prefix(struct walk *walk)
+/* Keep the first bytes of DATA, of which the next `size` bytes are there. None are kept behind one that was not read. */
+static __always_inline void keep_first_bytes(struct walk *walk, __u64 size)
 {
 	struct http2_side *side = &walk->side;
-	__u8 prefix[PREFIX_SIZE] = {};
-	__u64 size;
+	__u32 have = side->first_len, wanted = wanted_first(side);
 
-	if (side->header[4] & DATA_PADDED || bpf_probe_read_user(prefix, PREFIX_SIZE, (void *)walk->from))
+	if (have >= wanted || side->left != frame_length(side->header) - have)
 		return;
-	size = (__u64)prefix[1] << 24 | (__u32)prefix[2] << 16 | (__u32)prefix[3] << 8 | prefix[4];
-	if (prefix[0] > 1 || size + PREFIX_SIZE < side->left)
+	if (!have && size >= PREFIX_SIZE) {
+		if (!bpf_probe_read_user(side->first, PREFIX_SIZE, (void *)walk->from))
+			side->first_len = PREFIX_SIZE;
 		return;
-	__builtin_memcpy(side->prefix, prefix, PREFIX_SIZE);
-	side->has_prefix = 1;
+	}
+	/* Byte by byte: a prefix that is split is rare. */
+	for (__u32 i = 0; i < PREFIX_SIZE; i++) {
+		if (i < have || i >= have + size)
+			continue;
+		if (bpf_probe_read_user(&side->first[i], 1, (void *)(walk->from + i - have)))
+			return;
+		side->first_len = i + 1;
+	}
 }
 
 /* Bytes of a payload, or of the preface. Returns 0 if they cannot be read. */
@@ -236,9 +280,8 @@ __noinline int walk_payload(__u32 slot)
 		walk->event.data_len = at + size;
 		if (!walk->headers)
 			walk->event.lead += size;
-	} else if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA && size >= PREFIX_SIZE &&
-		   side->left == frame_length(side->header)) {
-		look_for_prefix(walk);
+	} else if (side->header_len == FRAME_HEADER && side->header[3] == FRAME_DATA) {
+		keep_first_bytes(walk, size);
 	}
 	side->left -= size;
 	moved_on(walk, size);
@@ -273,7 +316,7 @@ static __always_inline void lose_side(struct http2_side *side)
 	side->left = 0;
 	side->in_payload = 0;
 	side->header_len = 0;
-	side->has_prefix = 0;
+	side->cut_streams = 0;
 	count(AT_UNWALKED);
 }
 

@@ -243,13 +243,14 @@ struct http2_side {
 	__u32 number;	/* records made */
 	__u8 header[9]; /* of the frame that is walked, as far as it has come */
 	__u8 header_len;
-	__u8 prefix[5]; /* of a gRPC message that begins with the DATA that is walked */
-	__u8 has_prefix;
+	__u8 first[5];	/* bytes of the DATA that is walked: a gRPC message's prefix may be among them */
+	__u8 first_len; /* of them, as far as they have come */
 	__u8 in_payload;
 	__u8 passed_on; /* the payload goes to user space */
 	__u8 lost;	/* where frames begin is not known */
 	__u8 origin;	/* enum at_frames_origin, of the next record */
 	__u8 pad[4];
+	__u64 cut_streams; /* by number modulo 64: those whose last DATA may have cut a gRPC message's prefix */
 };
 
 struct http2_conn {

@@ -22,10 +22,26 @@ class _Side:
         self.left = 0
         self.shipped = False
         self.in_payload = False
-        self.prefix = b""
+        self.first = b""  # bytes of DATA, and those cut streams whose next DATA is told with its first bytes
+        self.cut: set[int] = set()
         self.number = 0
         self.pending = b""  # a DATA header that waits for its payload
         self.origin = FramesOrigin.START
+
+    def wants(self, header: bytes, first: bytes) -> bool:
+        """Tell if the first bytes of a DATA frame are passed on."""
+        length, flags, stream = int.from_bytes(header[:3]), header[4], header[8] >> 1 & 63
+        if not length:
+            return False
+        after_cut = stream in self.cut
+        self.cut.discard(stream)
+        if flags & 8 or (first[0] > 1 and not after_cut):
+            return False
+        if length < 5:
+            if not flags & 1:
+                self.cut.add(stream)
+            return True
+        return after_cut or int.from_bytes(first[1:]) + 5 >= length
 
 
 class Walker:
@@ -56,10 +72,8 @@ class Walker:
                 n = min(side.left, len(data) - at)
                 if side.shipped:
                     out += data[at : at + n]
-                elif side.pending and side.left == int.from_bytes(side.pending[:3]) and n >= 5:
-                    message = int.from_bytes(data[at + 1 : at + 5])
-                    if data[at] <= 1 and not side.pending[4] & 8 and message + 5 >= side.left:
-                        side.prefix = data[at : at + 5]
+                elif side.pending:
+                    side.first = (side.first + data[at : at + n])[:5]
                 at += n
                 side.left -= n
                 if side.left:
@@ -68,10 +82,11 @@ class Walker:
                 if side.pending:
                     told = bytearray(side.pending)
                     told[4] &= ~0x40
-                    if side.prefix:
+                    first, side.first, side.pending = side.first, b"", b""
+                    if side.wants(told, first):
                         told[4] |= 0x40
-                    out += bytes(told) + side.prefix
-                    side.pending = side.prefix = b""
+                        told += first.ljust(5, b"\0")
+                    out += told
                 continue
             need = 9 - len(side.header)
             side.header += data[at : at + need]

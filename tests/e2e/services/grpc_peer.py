@@ -7,8 +7,9 @@ A method is named KIND-NUMBER, so that every call of a run can be told from all 
 bytes, and each message of its response twice as many. Kinds: unary, server (NUMBER % 5 messages back), client
 (NUMBER % 5 messages), both, fail (status NUMBER % 16 + 1), halfway (the same, after one message), slow (never
 answers; the client gives up after 4 s), cancel. Without a KIND the client takes all but halfway in turn. A KIND
-same is unary with the number 7. Both log one line for a call: method, status. With PAUSE in the environment a
-client waits so many seconds after each call, on each of its workers.
+same is unary with the number 7. Both log one line for a call: method, status; a server that answers logs how many
+messages it received, too. With PAUSE in the environment a client waits so many seconds after each call, on each of
+its workers.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Log:
         self._file = Path(path).open("a", buffering=1)  # noqa: SIM115
         self._lock = threading.Lock()
 
-    def write(self, method: str, status: str) -> None:
+    def write(self, method: str, status: str, **more: int) -> None:
         with self._lock:
-            self._file.write(json.dumps({"method": method, "status": status}) + "\n")
+            self._file.write(json.dumps({"method": method, "status": status, **more}) + "\n")
 
 
 def parts(method: str) -> tuple[str, int]:
@@ -78,15 +79,17 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
             gone.wait(20)
             self._log.write(method, "CANCELLED")
             return
+        received = 0
         for message in requests:
             assert len(message) == number
+            received += 1
         if kind in ("fail", "halfway"):
             if kind == "halfway":
                 yield b"r" * (2 * number)
             self._log.write(method, CODES[number % 16 + 1].name)
             context.abort(CODES[number % 16 + 1], "as asked")
         yield from answer(kind, number)
-        self._log.write(method, "OK")
+        self._log.write(method, "OK", received=received)
 
     async def _serve_async(
         self, method: str, kind: str, number: int, requests: Any, context: Any
@@ -94,8 +97,10 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
         try:
             if kind in ("slow", "cancel"):
                 await asyncio.sleep(20)
+            received = 0
             async for message in requests:
                 assert len(message) == number
+                received += 1
             if kind in ("fail", "halfway"):
                 if kind == "halfway":
                     yield b"r" * (2 * number)
@@ -103,7 +108,7 @@ class Server(grpc.GenericRpcHandler):  # type: ignore[misc]
                 await context.abort(CODES[number % 16 + 1], "as asked")
             for message in answer(kind, number):
                 yield message
-            self._log.write(method, "OK")
+            self._log.write(method, "OK", received=received)
         except asyncio.CancelledError:
             self._log.write(method, "CANCELLED")
             raise

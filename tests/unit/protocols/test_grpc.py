@@ -67,18 +67,39 @@ def test_statuses(code: str, expected: str) -> None:
 
 
 @RELAXED
-@given(st.lists(st.integers(0, 70_000), max_size=8), st.integers(1000, 20_000))
-def test_messages_are_counted_if_each_begins_with_a_frame(sizes: list[int], frame_max: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 70_000), st.lists(st.integers(1, 9), max_size=6)), max_size=8),
+    st.data(),
+)
+def test_messages_are_counted_if_each_begins_with_a_frame(
+    messages: list[tuple[int, list[int]]], data: st.DataObject
+) -> None:
+    """Frames cut them anywhere."""
     counter = grpc.MessageCounter()
-    for size in sizes:
-        left = grpc.PREFIX + size
-        prefix = b"\0" + size.to_bytes(4, "big")
-        while left:
-            length = min(left, frame_max)
-            counter.frame(length, prefix)
-            left -= length
-            prefix = b""
-    assert counter.whole == len(sizes)
+    for size, lengths in messages:
+        text = b"\0" + size.to_bytes(4, "big") + b"x" * size
+        for length in [*lengths, data.draw(st.integers(1, 20_000)), len(text)]:
+            counter.frame(len(text[:length]), text[:length][:5].ljust(5, b"\0"))
+            text = text[length:]
+    assert counter.whole == len(messages)
+
+
+def test_a_prefix_that_is_cut_is_no_message_yet() -> None:
+    counter = grpc.MessageCounter()
+    counter.frame(3, b"\0\0\0\0\0")
+    assert (counter.count, counter.whole) == (0, None)
+    counter.frame(2, b"\0\2\0\0\0")
+    assert (counter.count, counter.whole) == (1, None)
+    counter.frame(2, b"")
+    assert counter.whole == 1
+
+
+def test_a_prefix_of_which_a_part_was_not_told_is_not_counted() -> None:
+    counter = grpc.MessageCounter()
+    counter.frame(3, b"\0\0\0\0\0")
+    counter.frame(4, b"")
+    counter.frame(7, b"\0\0\0\0\2")
+    assert counter.whole is None
 
 
 def test_a_message_that_is_cut_is_not_counted() -> None:
