@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import PurePath
@@ -31,6 +32,8 @@ _UNSEEN_TLS = {
 
 _NOT_SEEN = "what it encrypts is only counted"
 _GO_TLS_FUNCTION = "crypto/tls.(*Conn).Write"
+_CONTEXTS_ARE_READ_ON = "x86_64"
+_NO_ANSWER = "links by answer, for pools of threads that serve gRPC, are not made"
 
 
 class State(Enum):
@@ -67,6 +70,7 @@ def explain(pid: int, describer: Describer, procfs: Procfs | None = None) -> lis
     else:
         findings.append(Finding("links", State.NO, f"none by thread: {manifest.why}"))
     findings += _goroutines(identity)
+    findings += _contexts(identity)
     try:
         uses = LibraryFinder(libraries.load(), procfs).find(pid)
         findings += _tasks(identity, [use for use in uses if use.library.kind is libraries.Kind.STREAMS])
@@ -93,6 +97,26 @@ def _goroutines(identity: Identity) -> list[Finding]:
             "goroutines", State.YES, f"{version} keeps their ids at offset {go.offsets.goid} of runtime.g"
         )
     ]
+
+
+def _contexts(identity: Identity) -> list[Finding]:
+    """Whether the kernel side can tell which contextvars.Context a thread of Python is in."""
+    process = identity.process
+    if process.runtime != "python":
+        return []
+    offsets = process.python_offsets
+    if offsets is None:
+        name = PurePath(process.executable).name
+        text = f"where {name} keeps a thread's contextvars.Context is not known here: {_NO_ANSWER}"
+        return [Finding("contexts", State.NO, text)]
+    if platform.machine() != _CONTEXTS_ARE_READ_ON:
+        text = f"a thread's contextvars.Context is read on {_CONTEXTS_ARE_READ_ON} alone: {_NO_ANSWER}"
+        return [Finding("contexts", State.NO, text)]
+    text = (
+        f"a thread's contextvars.Context stands at offset {offsets.context} of its PyThreadState (glibc): it tells "
+        "which calls were made for the request that the thread answers"
+    )
+    return [Finding("contexts", State.YES, text)]
 
 
 def _tls(pid: int, identity: Identity, uses: list[Use], procfs: Procfs) -> list[Finding]:

@@ -93,6 +93,26 @@ def test_goroutines_that_cannot_be_told_apart(proc: Any, tmp_path: Path) -> None
     assert "no link is made by them" in texts(findings, "goroutines")
 
 
+def test_contexts_of_python(proc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python of a known version, of another one, and on a machine where nothing is read; and no Python."""
+
+    def contexts(pid: int, machine: str) -> list[Finding]:
+        monkeypatch.setattr("platform.machine", lambda: machine)
+        findings = explain(pid, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+        assert findings is not None
+        return [finding for finding in findings if finding.topic == "contexts"]
+
+    for pid, program in ((7, "python3.11"), (8, "python3.99"), (9, "nginx")):
+        proc.add(pid, f"/usr/bin/{program}")
+    (known,) = contexts(7, "x86_64")
+    assert (known.state, "offset 224 of its PyThreadState" in known.text) == (State.YES, True)
+    (unknown,) = contexts(8, "x86_64")
+    assert (unknown.state, "where python3.99 keeps" in unknown.text) == (State.NO, True)
+    (elsewhere,) = contexts(7, "aarch64")
+    assert (elsewhere.state, "on x86_64 alone" in elsewhere.text) == (State.NO, True)
+    assert contexts(9, "x86_64") == []
+
+
 def test_io_uring_is_pointed_out(proc: Any) -> None:
     folder = proc.add(7)
     (folder / "fd" / "5").symlink_to("anon_inode:[io_uring]")
