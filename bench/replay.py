@@ -16,7 +16,7 @@ from autotrace.metrics import RedMetrics
 from autotrace.model import Span
 from autotrace.pipeline import Pipeline
 from autotrace.recording import Entry, Kind, read
-from bench.conversations import write_recording
+from bench import conversations, grpc_conversations
 from bench.figures import Figures
 
 _BATCH = 512
@@ -50,17 +50,22 @@ class _Encoding:
 
 
 def measure(figures: Figures, path: Path, requests: int, runs: int, say: Callable[[str], None]) -> None:
-    """Exchanges a second, with and without making OTLP of the spans. The first replay is not counted."""
-    exchanges = write_recording(path, requests)
-    entries = load(path)
-    say(f"recording of {exchanges} exchanges")
-    replay(entries, encode=True)
-    for run in range(runs):
-        spans = replay(entries, encode=False)
-        whole = replay(entries, encode=True)
-        figures.add("replay_http1_exchanges_per_s", "exchanges/s", whole.exchanges / whole.seconds)
-        figures.add("replay_http1_spans_per_s", "exchanges/s", spans.exchanges / spans.seconds)
-        say(f"run {run + 1} of {runs}: {whole.exchanges / whole.seconds:.0f} exchanges/s")
+    """Exchanges a second of HTTP/1.1 and of gRPC, with and without making OTLP of the spans. The first replay of
+    each is not counted."""
+    for protocol, write in (
+        ("http1", conversations.write_recording),
+        ("grpc", grpc_conversations.write_recording),
+    ):
+        exchanges = write(path, requests)
+        entries = load(path)
+        say(f"{protocol}: recording of {exchanges} exchanges")
+        replay(entries, encode=True)
+        for run in range(runs):
+            spans = replay(entries, encode=False)
+            whole = replay(entries, encode=True)
+            figures.add(f"replay_{protocol}_exchanges_per_s", "exchanges/s", whole.exchanges / whole.seconds)
+            figures.add(f"replay_{protocol}_spans_per_s", "exchanges/s", spans.exchanges / spans.seconds)
+            say(f"run {run + 1} of {runs}: {whole.exchanges / whole.seconds:.0f} exchanges/s")
 
 
 def load(path: Path) -> list[Entry]:
