@@ -39,6 +39,8 @@ class OpenRequests:
     def __init__(self) -> None:
         self.open: set[Exchange] = set()
         self._by_thread: dict[int, set[Exchange]] = {}
+        self._streams_open = 0  # of `open`, those on shared connections
+        self._own: dict[int, int] = {}  # by thread, how many of `open` are not
         self._by_connection: dict[int, list[Exchange]] = {}
         self._by_trace_key: dict[TraceKey, list[Exchange]] = {}
         self._trace_keys: dict[Exchange, TraceKey] = {}
@@ -71,6 +73,10 @@ class OpenRequests:
             self._by_thread[tid] = {exchange}
         else:
             on_thread.add(exchange)
+        if exchange.stream:
+            self._streams_open += 1
+        else:
+            self._own[tid] = self._own.get(tid, 0) + 1
         if not tid and not self._moved:
             self._moved = "a request was read by a thread of io_uring"
         if exchange.task:
@@ -154,7 +160,7 @@ class OpenRequests:
         """Tell if the parent of an outgoing request, which no rung gave, may show when its task answers."""
         if not call.at.task or not call.at.tid or process is None or "answer" not in process.rungs:
             return False
-        if not any(request.stream for request in self.open):
+        if not self._streams_open:
             return False
         return not call.stream or not self._stream_calls.against_thread(call)
 
@@ -163,7 +169,7 @@ class OpenRequests:
         return self._stream_calls.against_helpers()
 
     def _serves(self, tid: int) -> bool:
-        return any(not request.stream for request in self._by_thread.get(tid, ()))
+        return tid in self._own
 
     def carrying(self, trace_key: TraceKey) -> list[Exchange]:
         """The open requests that came with this trace header."""
@@ -331,13 +337,20 @@ class OpenRequests:
         return dispatches and (context.cause != 0 or not call.connection.from_start)
 
     def _close(self, exchange: Exchange) -> None:
+        tid = exchange.at.tid
         self.open.discard(exchange)
         self._by_connection[exchange.connection.id].remove(exchange)
-        on_thread = self._by_thread[exchange.at.tid]
+        on_thread = self._by_thread[tid]
         on_thread.discard(exchange)
         if not on_thread:
-            del self._by_thread[exchange.at.tid]
-            self._answered.pop(exchange.at.tid, None)
+            del self._by_thread[tid]
+            self._answered.pop(tid, None)
+        if exchange.stream:
+            self._streams_open -= 1
+        elif self._own[tid] > 1:
+            self._own[tid] -= 1
+        else:
+            del self._own[tid]
         if exchange.task:
             self._leave_task(exchange)
         if self._trace_keys:
