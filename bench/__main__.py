@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 from autotrace.errors import AutotraceError
-from bench import footprint, grpc, keepalive, replay, tls
+from bench import footprint, grpc, keepalive, open_streams, replay, tls
 from bench.figures import Figures
 from bench.programs import BenchError
 
 _RESULT = Path(__file__).resolve().parent.parent / "build" / "bench.json"
-_GROUPS = ("replay", "start", "memory", "keepalive", "otlp", "grpc", "bpf", "tls")
-_WITHOUT_ROOT = frozenset({"replay"})
+_GROUPS = ("replay", "streams", "start", "memory", "keepalive", "otlp", "grpc", "bpf", "tls")
+_WITHOUT_ROOT = frozenset({"replay", "streams"})
 _SOME_RUNS = 3
 """Runs of what repeats well or takes long."""
 
@@ -49,6 +49,8 @@ def _measure(group: str, figures: Figures, directory: Path, options: argparse.Na
     runs, seconds, say = options.runs, options.seconds, _say
     if group == "replay":
         replay.measure(figures, directory / "recording.bin", options.requests, runs, say)
+    elif group == "streams":
+        open_streams.measure(figures, min(runs, _SOME_RUNS), say)
     elif group == "start":
         footprint.measure_start(figures, directory, runs, say)
     elif group == "memory":

@@ -25,7 +25,7 @@ def write_recording(path: Path, requests: int) -> int:
     recorder = Recorder(path, wall_offset_ns=1_700_000_000_000_000_000, host="bench")
     for pid, service in ((_FRONT, "front"), (_BACK, "back")):
         recorder.process(to_dict(_process(pid, service)))
-    writer = Writer(recorder)
+    writer = Writer(recorder.record)
     downstream, upstream, behind = _connections()
     for end in (*downstream, *behind):
         writer.opened(end)
@@ -34,9 +34,9 @@ def write_recording(path: Path, requests: int) -> int:
     rounds = requests // CONNECTIONS
     for number in range(rounds):
         if number % (_REQUESTS_PER_TICK // CONNECTIONS) == 0:
-            writer.tick()
+            recorder.tick(writer.now)
         _round(writer, number, downstream, upstream, behind)
-    writer.tick()
+    recorder.tick(writer.now)
     recorder.close()
     return rounds * CONNECTIONS * EXCHANGES_PER_REQUEST
 

@@ -33,12 +33,12 @@ _DOWNSTREAM_READER, _DOWNSTREAM_WRITER, _UPSTREAM_READER, _UPSTREAM_WRITER = 11,
 _BEHIND_READER, _BEHIND_WRITER = 21, 22
 _FIRST_HANDLER = 1000
 
-_DATA, _HEADERS, _SETTINGS = 0, 1, 4
+_DATA, _HEADERS, SETTINGS = 0, 1, 4
 _END_STREAM, _END_HEADERS, _FIRST_BYTES = 0x1, 0x4, 0x40
 _REQUEST_SIZE, _RESPONSE_SIZE = 100, 1000
 
 
-class _Headers:
+class Headers:
     """The header blocks of one connection, in both directions."""
 
     def __init__(self, host: str) -> None:
@@ -59,7 +59,7 @@ class _Headers:
                 ("grpc-timeout", f"{4_999_000 + stream % 1000}u"),
             ]
         )
-        head = _frame(_HEADERS, _END_HEADERS, stream, block)
+        head = frame(_HEADERS, _END_HEADERS, stream, block)
         return head + _message(stream, _REQUEST_SIZE, _END_STREAM)
 
     def answer(self, stream: int) -> bytes:
@@ -68,9 +68,9 @@ class _Headers:
         head = encode([(":status", "200"), ("content-type", "application/grpc")])
         trailers = encode([("grpc-status", "0"), ("grpc-message", "")])
         return (
-            _frame(_HEADERS, _END_HEADERS, stream, head)
+            frame(_HEADERS, _END_HEADERS, stream, head)
             + _message(stream, _RESPONSE_SIZE, 0)
-            + _frame(_HEADERS, _END_HEADERS | _END_STREAM, stream, trailers)
+            + frame(_HEADERS, _END_HEADERS | _END_STREAM, stream, trailers)
         )
 
 
@@ -78,31 +78,31 @@ def write_recording(path: Path, calls: int) -> int:
     """Write a recording of `calls` calls of the front; the number of its exchanges."""
     recorder = Recorder(path, wall_offset_ns=1_700_000_000_000_000_000, host="bench")
     for pid, service in ((_FRONT, "front"), (_BACK, "back")):
-        recorder.process(to_dict(_process(pid, service)))
-    writer = Writer(recorder)
+        recorder.process(to_dict(process(pid, service)))
+    writer = Writer(recorder.record)
     writer.opened(_DOWNSTREAM)
     writer.opened(_BEHIND)
     writer.opened(_UPSTREAM, _DOWNSTREAM.id)
     for end in (_DOWNSTREAM, _UPSTREAM, _BEHIND):
         for direction in (_RX, _TX):
-            writer.framed(end, direction, _frame(_SETTINGS, 0, 0, b""), 0)
-    outer, inner = _Headers("shop.example:8080"), _Headers("back:8081")
+            writer.framed(end, direction, frame(SETTINGS, 0, 0, b""), 0)
+    outer, inner = Headers("shop.example:8080"), Headers("back:8081")
     rounds = calls // AT_ONCE
     for number in range(rounds):
         if number % _ROUNDS_PER_TICK == 0:
-            writer.tick()
+            recorder.tick(writer.now)
         first = number * AT_ONCE
         together = [range(at, at + TOGETHER) for at in range(first, first + AT_ONCE, TOGETHER)]
         for batch in together:
             _asked(writer, batch, outer, inner)
         for batch in together:
             _answered(writer, batch, outer, inner)
-    writer.tick()
+    recorder.tick(writer.now)
     recorder.close()
     return rounds * AT_ONCE * EXCHANGES_PER_CALL
 
 
-def _asked(writer: Writer, batch: range, outer: _Headers, inner: _Headers) -> None:
+def _asked(writer: Writer, batch: range, outer: Headers, inner: Headers) -> None:
     """Calls of the front and those that it makes for them."""
     streams = [2 * call + 1 for call in batch]
     outer_paths = [f"/shop.Front/Method{call % _METHODS}" for call in batch]
@@ -123,7 +123,7 @@ def _asked(writer: Writer, batch: range, outer: _Headers, inner: _Headers) -> No
         writer.claimed(_BEHIND, _RX, stream, path, reader, handler, reader)
 
 
-def _answered(writer: Writer, batch: range, outer: _Headers, inner: _Headers) -> None:
+def _answered(writer: Writer, batch: range, outer: Headers, inner: Headers) -> None:
     streams = [2 * call + 1 for call in batch]
     frames = b"".join(map(inner.answer, streams))
     writer.framed(_BEHIND, _TX, frames, _BEHIND_WRITER)
@@ -131,7 +131,7 @@ def _answered(writer: Writer, batch: range, outer: _Headers, inner: _Headers) ->
     writer.framed(_DOWNSTREAM, _TX, b"".join(map(outer.answer, streams)), _DOWNSTREAM_WRITER)
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + payload
 
 
@@ -142,7 +142,7 @@ def _message(stream: int, size: int, flags: int) -> bytes:
     return header + prefix
 
 
-def _process(pid: int, service: str) -> Process:
+def process(pid: int, service: str) -> Process:
     return Process(
         pid,
         f"/srv/{service}",
