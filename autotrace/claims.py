@@ -106,5 +106,5 @@ def _apply(claim: StreamClaim, exchange: Exchange) -> None:
         exchange.method = METHOD_OF_CALLS
         if exchange.rpc is None:
             exchange.rpc = Rpc("grpc", "")
-        if not exchange.rpc.method:
-            exchange.rpc.method = (claim.path or exchange.target).removeprefix("/")
+    if exchange.rpc is not None and exchange.partial:
+        exchange.name_call()

@@ -237,8 +237,9 @@ class StreamPairing:
         exchange.response_at = response.at
         exchange.answered_together = together
         exchange.status = response.status
-        if exchange.rpc is None:
+        if exchange.rpc is None and response.rpc is not None:
             exchange.rpc = response.rpc
+            exchange.name_call()
 
     def _stream_end(self, conversation: _Conversation, end: StreamEnd, events: list[PairingEvent]) -> None:
         exchange = conversation.open.get(end.stream)
@@ -254,6 +255,7 @@ class StreamPairing:
         exchange.response_body_size = end.body_size
         if rpc is None:
             rpc = exchange.rpc = end.rpc
+            exchange.name_call()
         if rpc is not None:
             rpc.response_messages = end.messages
             rpc.status = end.rpc_status

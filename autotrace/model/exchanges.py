@@ -122,6 +122,11 @@ class Exchange:
         self.answered_together = answered_together
         """Other streams were answered in the same write or read."""
 
+    def name_call(self) -> None:
+        """A call whose method is not known otherwise takes it from the path (doc/PROTOCOL-HTTP2.md, "Path")."""
+        if self.rpc is not None and not self.rpc.method:
+            self.rpc.method = self.target.removeprefix("/").partition("?")[0]
+
     def wire_key(self, direction: Direction) -> str | None:
         """Name the request so that both ends give the same name; `direction` is the request's."""
         if self.stream:

@@ -83,6 +83,26 @@ def test_a_name_that_could_not_be_decoded(early: bool) -> None:
     assert (exchange.method, exchange.target, exchange.rpc) == ("POST", PATH, Rpc("grpc", "shop.Cart/Add"))
 
 
+def test_a_path_that_does_not_tell_what_it_is_of() -> None:
+    world = World()
+    connection = world.connection()
+    served = world.begin(connection, 5, Role.SERVER, 0, partial=True)
+    world.claim(5, RX, 0, conn=connection.id, path=PATH, grpc=False)
+    assert (served.method, served.target, served.rpc) == ("_OTHER", PATH, None)
+    # The answer tells that.
+    world.claim(5, RX, 0, conn=connection.id)
+    assert (served.method, served.target, served.rpc) == ("POST", PATH, Rpc("grpc", "shop.Cart/Add"))
+
+
+def test_a_path_of_what_is_known_to_be_a_call() -> None:
+    world = World()
+    connection = world.connection()
+    served = world.begin(connection, 5, Role.SERVER, 0, partial=True)
+    served.rpc = Rpc("grpc", "")
+    world.claim(5, RX, 0, conn=connection.id, path=PATH + "?secret=1", grpc=False)
+    assert served.rpc == Rpc("grpc", "shop.Cart/Add")
+
+
 def test_a_name_that_was_decoded_stays() -> None:
     world = World()
     exchange = world.begin(world.connection(), 5, Role.SERVER, READER)

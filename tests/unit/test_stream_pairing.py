@@ -82,11 +82,11 @@ def at(ts: int) -> Context:
 
 def request(
     stream: int, ts: int = 1, direction: Direction = RX, rpc: Rpc | None = None, missed: int = 0
-) -> Message:
+) -> StreamRequest:
     return StreamRequest(direction, stream, 0, at(ts), "GET", f"/{stream}", {}, rpc, False, missed)
 
 
-def response(stream: int, ts: int = 5, direction: Direction = TX, status: int = 200) -> Message:
+def response(stream: int, ts: int = 5, direction: Direction = TX, status: int = 200) -> StreamResponse:
     return StreamResponse(direction, stream, at(ts), status, {"server": str(stream)})
 
 
@@ -127,6 +127,16 @@ def test_a_call_that_shows_at_its_end() -> None:
     books = Books()
     books.take(request(1), response(1), end(1, 9, rpc=Rpc("grpc", "a.B/C"), rpc_status="OK"))
     assert books.ended[0].rpc == Rpc("grpc", "a.B/C", 0, "OK")
+
+
+@pytest.mark.parametrize("late", [response(1)._replace(rpc=Rpc("grpc", "")), end(1, 9, rpc=Rpc("grpc", ""))])
+def test_a_call_whose_path_was_told_otherwise(late: Message) -> None:
+    books = Books()
+    books.take(request(1)._replace(target=""))
+    books.started[0].target = "/a.B/C"
+    books.take(late, end(1, 10))
+    assert books.ended[0].rpc is not None
+    assert books.ended[0].rpc.method == "a.B/C"
 
 
 @RELAXED
