@@ -149,12 +149,14 @@ class Agent:
     def run(self) -> None:
         """Work until `stop` is called."""
         assert self._source is not None
+        assert self._pipeline is not None
         next_sweep = next_tick = 0
         while not self._stopping.is_set():
             self._source.wait(_WAIT_SECONDS)
             self._handle(self._source.take(_BATCH_BYTES))
             now = time.monotonic_ns()
             if self._libraries is not None:
+                self._libraries.have_old_connections(self._pipeline.processes_with_old_frames, now)
                 self._libraries.work(now)
             if now >= next_sweep:
                 self._source.sweep()

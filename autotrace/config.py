@@ -268,7 +268,8 @@ class Config:
             "runtime-probes",
             _text("GLOB", "a glob for paths of programs, such as /opt/shop/*, or off"),
             Group.CAPTURE,
-            "Ask the runtimes of these programs only which task works for which request, by probes; off for none.",
+            "Ask the runtimes of these programs only, by probes, which task works for which request, and what "
+            "requests are of on HTTP/2 connections older than the agent; off for none.",
         ),
     )
     head_size: int = field(

@@ -41,6 +41,7 @@ class _Attached:
     probes: Probes | None
     path: str
     kind: Kind
+    old_connections: bool
     users: set[int] = field(default_factory=set)
     unused_since: int = 0
 
@@ -70,6 +71,7 @@ class LibraryProbes:
         self._used: dict[int, set[_Id]] = {}
         self._looks: dict[int, list[int]] = {}
         self._gone: set[int] = set()
+        self._with_old_connections: frozenset[int] = frozenset()
 
     def watched(self, pid: int, now: int) -> None:
         """`pid` is watched from now on, or runs another program from now on."""
@@ -96,6 +98,19 @@ class LibraryProbes:
         self._look(pid)
         if not any(self._attached[id].kind is Kind.TLS for id in self._used.get(pid, ())):
             self._note("tls", "process_without_known_library")
+
+    def have_old_connections(self, pids: frozenset[int], now: int) -> None:
+        """These processes, and no others, have HTTP/2 connections that are older than the agent."""
+        before = self._with_old_connections
+        if pids == before:
+            return
+        self._with_old_connections = pids
+        for pid in pids - before:
+            self._look(pid)
+        for pid in before - pids:
+            for id in [id for id in self._used.get(pid, ()) if self._attached[id].old_connections]:
+                self._used[pid].discard(id)
+                self._drop_user(id, pid, now)
 
     def work(self, now: int) -> None:
         """Do what is due at `now`."""
@@ -125,6 +140,8 @@ class LibraryProbes:
         except OSError:
             return False
         for use in uses:
+            if use.library.old_connections and pid not in self._with_old_connections:
+                continue
             if use.library.kind is Kind.STREAMS:
                 self._know(pid)
             id = (use.file, use.library.name)
@@ -136,7 +153,7 @@ class LibraryProbes:
     def _attach(self, pid: int, id: _Id, use: Use) -> bool:
         """Set the probes of a file; False if `pid`, by which it is reached, is gone."""
         kind, name = use.library.kind, use.library.display
-        attached = self._attached[id] = _Attached(None, use.path, kind)
+        attached = self._attached[id] = _Attached(None, use.path, kind, use.library.old_connections)
         if not use.probes:
             self._log(f"{use.path} is not probed: it does not export {', '.join(use.missing)}")
             return True
@@ -169,12 +186,15 @@ class LibraryProbes:
 
     def _leave(self, pid: int, now: int) -> None:
         for id in self._used.pop(pid, ()):
-            attached = self._attached.get(id)
-            if attached is None:
-                continue
-            attached.users.discard(pid)
-            if not attached.users:
-                attached.unused_since = now
+            self._drop_user(id, pid, now)
+
+    def _drop_user(self, id: _Id, pid: int, now: int) -> None:
+        attached = self._attached.get(id)
+        if attached is None:
+            return
+        attached.users.discard(pid)
+        if not attached.users:
+            attached.unused_since = now
 
     def _take_away(self, id: _Id) -> None:
         attached = self._attached.pop(id)

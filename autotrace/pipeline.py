@@ -96,6 +96,11 @@ class Pipeline:
         """How many connections are followed."""
         return len(self._streams)
 
+    @property
+    def processes_with_old_frames(self) -> frozenset[int]:
+        """The ids of processes with HTTP/2 connections that are older than the agent."""
+        return self._streams.processes_with_old_frames
+
     def event(self, event: Event) -> None:
         """Take one event, in the order of the ring."""
         if type(event) is Chunk:
@@ -175,7 +180,7 @@ class Pipeline:
 
     def _claimed(self, claim: StreamClaim) -> None:
         exchange = self._claims.claimed(claim)
-        if exchange is not None and exchange.role is _SERVER:
+        if exchange is not None and exchange.role is _SERVER and claim.task:
             self._correlator.served_by(exchange, claim.task)
 
     def _started(self, exchange: Exchange) -> None:

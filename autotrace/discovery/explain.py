@@ -31,6 +31,7 @@ _UNSEEN_TLS = {
 """Base names of files whose TLS has no probes, and what is in them."""
 
 _NOT_SEEN = "what it encrypts is only counted"
+_ABOUT_OLD = " about HTTP/2 connections older than the agent"
 _GO_TLS_FUNCTION = "crypto/tls.(*Conn).Write"
 _CONTEXTS_ARE_READ_ON = "x86_64"
 _NO_ANSWER = "links by answer, for pools of threads that serve gRPC, are not made"
@@ -137,12 +138,13 @@ def _tls(pid: int, identity: Identity, uses: list[Use], procfs: Procfs) -> list[
 
 
 def _tasks(identity: Identity, uses: list[Use]) -> list[Finding]:
-    """What the runtime is asked about which task works for which request, and by which probes."""
+    """What the runtime is asked of requests, and by which probes."""
     findings = [
         Finding(
             "tasks",
             State.YES,
-            f"{use.library.display} is asked, unless --runtime-probes rules it out, at "
+            f"{use.library.display} is asked{_ABOUT_OLD * use.library.old_connections}, unless --runtime-probes "
+            "rules it out, at "
             f"{', '.join(function.names[0] for function in use.library.functions)}",
         )
         for use in uses

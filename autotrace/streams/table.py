@@ -112,6 +112,9 @@ class StreamTable:
         self._stop = stop
         self._note = note
         self._streams: dict[int, _Stream] = {}
+        self._old_frames: dict[int, int] = {}
+        self.processes_with_old_frames: frozenset[int] = frozenset()
+        """The ids of processes with connections of frames that are older than the agent."""
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -186,6 +189,9 @@ class StreamTable:
             stream.parser = None
             parser = stream.frame_parser = self._frame_parser()
             stream.connection.multiplexed = True
+            if not stream.connection.from_start:
+                self._old_frames[event.conn] = stream.connection.pid
+                self.processes_with_old_frames = frozenset(self._old_frames.values())
         messages = parser.frames(event)
         if not messages:
             return None
@@ -204,6 +210,7 @@ class StreamTable:
     def closed(self, event: ConnectionClosed) -> Result:
         """A connection is gone, and so is its place in the table."""
         stream = self._streams.pop(event.conn, None)
+        self._no_frames_come(event.conn)
         if stream is None:
             return _connection(event.opened), []
         if stream.stopped:
@@ -219,6 +226,7 @@ class StreamTable:
     def vanished(self, conn: int, ts: int) -> Result | None:
         """A connection is gone whose close record was lost."""
         stream = self._streams.pop(conn, None)
+        self._no_frames_come(conn)
         if stream is None:
             return None
         self._note("streams", "close_not_seen")
@@ -244,9 +252,14 @@ class StreamTable:
             self._note("streams", "protocol_not_recognised")
             self._stop_capture(stream)
 
+    def _no_frames_come(self, conn: int) -> None:
+        if self._old_frames.pop(conn, None) is not None:
+            self.processes_with_old_frames = frozenset(self._old_frames.values())
+
     def _stop_capture(self, stream: _Stream) -> None:
         stream.stopped = True
         stream.parser = stream.frame_parser = None
+        self._no_frames_come(stream.connection.id)
         self._stop(stream.connection)
 
 

@@ -37,8 +37,9 @@ static __always_inline void add_path(struct claim *claim, __u64 text, __u64 leng
 
 static __always_inline void send_claim(struct claim *claim)
 {
-	__u32 length = claim->event.path_len, size;
+	__u64 length = claim->event.path_len, size;
 
+	barrier_var(length);
 	if (length > AT_PATH_MAX)
 		return;
 	size = sizeof(claim->event) + length;

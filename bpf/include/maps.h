@@ -90,8 +90,11 @@ struct thread {
 	__u64 tls_called; /* the TLS session it used since its last send on a TLS connection; or SEVERAL */
 	__u64 tls_sent;	  /* the one it used before that send, if it was just one */
 	__u64 tls_last;	  /* the one it used last */
-	__u32 tls_run;	  /* the run that these belong to */
-	__u32 of_kernel;  /* io_uring's: it works for whichever thread of its process asked */
+	/* the HTTP/2 connection it received from since its last call of nghttp2, or SEVERAL; and how many bytes */
+	__u64 http2_received;
+	__u64 http2_length;
+	__u32 tls_run;	 /* the run that the four of TLS belong to */
+	__u32 of_kernel; /* io_uring's: it works for whichever thread of its process asked */
 };
 
 #define SEVERAL 1

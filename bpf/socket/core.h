@@ -72,6 +72,16 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	capture_waiting_write(process, thread, (__u64)sk, conn);
 }
 
+/* The thread has received `length` bytes of HTTP/2, which it may now hand to nghttp2: see bpf/grpc/nghttp2.bpf.c. */
+static __always_inline void frames_received(struct thread *thread, const struct conn *conn, __u64 sk,
+					    __u64 length)
+{
+	if (conn->protocol != PROTOCOL_HTTP2)
+		return;
+	thread->http2_received = thread->http2_received ? SEVERAL : sk;
+	thread->http2_length = length;
+}
+
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */
 static __always_inline void send_unseen_begins(struct sock *sk)
 {
@@ -192,6 +202,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		return;
 	}
 	moved(conn, AT_RX, end, bytes, now);
+	frames_received(thread, conn, (__u64)sk, got);
 	if (conn->ended && !has_unread_bytes(sk))
 		close_conn(sk, conn, conn->error);
 }

@@ -147,6 +147,7 @@ static __always_inline void plaintext_received(const struct at_watched *process,
 	fill_context(&at, process, thread, now, 0);
 	capture(conn, (struct sock *)sk, AT_RX, from, bytes, &at);
 	moved(conn, AT_RX, from + bytes->length, bytes, now);
+	frames_received(thread, conn, sk, bytes->length);
 }
 
 static __always_inline void plaintext_sent(const struct at_watched *process, struct thread *thread, __u64 sk,

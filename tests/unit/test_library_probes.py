@@ -6,7 +6,9 @@ from autotrace.library_probes import LibraryProbes
 from autotrace.model import Probe
 from autotrace.probes import libraries
 
-OPENSSL = next(library for library in libraries.load() if library.name == "openssl")
+OPENSSL, NGHTTP2 = (
+    next(library for library in libraries.load() if library.name == name) for name in ("openssl", "nghttp2")
+)
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 
@@ -19,7 +21,13 @@ class Finder:
         if pid not in self.mapped:
             raise ProcessLookupError
         return [
-            Use(OPENSSL, FileId("fd:00", hash(path)), path, path, (Probe("ssl_read_enters", 1, False),))
+            Use(
+                NGHTTP2 if path.endswith("/node") else OPENSSL,
+                FileId("fd:00", hash(path)),
+                path,
+                path,
+                (Probe("ssl_read_enters", 1, False),),
+            )
             for path in self.mapped[pid]
         ]
 
@@ -170,3 +178,35 @@ def test_a_process_that_is_gone_is_not_looked_at_again() -> None:
     world.finder.mapped = {1: ["/lib/a"]}
     world.probes.work(10 * SECOND)
     assert world.ever == []
+
+
+def test_what_is_asked_about_old_connections_only_while_there_are_some() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a", "/bin/node"], 2: ["/bin/node"], 3: ["/bin/node"]}
+    for pid in (1, 2, 3):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    assert world.set == ["/lib/a"]
+    world.probes.have_old_connections(frozenset({1, 2}), SECOND)
+    assert world.set == ["/lib/a", "/bin/node"]
+    world.probes.have_old_connections(frozenset({2}), 2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/lib/a", "/bin/node"]
+    world.probes.have_old_connections(frozenset(), 10 * MINUTE)
+    world.probes.work(10 * MINUTE + SECOND)
+    assert world.set == ["/lib/a", "/bin/node"]
+    world.probes.work(12 * MINUTE)
+    assert world.set == ["/lib/a"]
+    world.probes.have_old_connections(frozenset({3}), 12 * MINUTE)
+    assert world.set == ["/lib/a", "/bin/node"]
+
+
+def test_a_process_with_old_connections_that_is_gone() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/bin/node"]}
+    world.probes.watched(1, SECOND)
+    world.probes.have_old_connections(frozenset({1, 2}), SECOND)
+    world.probes.exited(1, SECOND)
+    world.probes.have_old_connections(frozenset(), 2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == []

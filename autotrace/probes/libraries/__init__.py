@@ -39,7 +39,8 @@ class Library:
     A mapped file is the library if its base name matches one of `files`, shell patterns. It may have the library
     inside if its base name matches one of `inside`, or if it is the executable itself: it has it, if it has the
     required functions. With `go` it is part of Go programs: only these are looked into, and what stands at returns
-    stands at each return instruction.
+    stands at each return instruction. With `old_connections` it is asked only about HTTP/2 connections older than
+    the agent: a file is probed as long as a process that maps it has such a connection.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Library:
     functions: tuple[Function, ...]
     go: bool = False
     kind: Kind = Kind.TLS
+    old_connections: bool = False
 
     def is_file(self, path: str) -> bool:
         """Tell if the file at `path` is this library, by its name."""
@@ -85,12 +87,13 @@ def _read(file: Path) -> Library:
         files=recognise.texts("files"),
         inside=recognise.texts("inside"),
         go=recognise.flag("go"),
+        old_connections=table.flag("old_connections"),
         functions=tuple(_function(each) for each in table.tables("functions")),
     )
     recognise.finish()
     table.finish()
-    if not library.files and not library.go:
-        raise recognise.error("files", "or go is missing")
+    if not library.files and not library.inside and not library.go:
+        raise recognise.error("files", "or inside or go is missing")
     if not any(function.required for function in library.functions):
         raise table.error("functions", "has none that is required: any file would have the library inside")
     return library

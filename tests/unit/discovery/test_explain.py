@@ -45,6 +45,15 @@ def test_tls_libraries_are_named(start: Any) -> None:
     assert "what it encrypts is seen" in texts(findings, "tls")
 
 
+@pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
+def test_what_is_asked_about_old_connections(start: Any) -> None:
+    running = start(shutil.which("node"), "-e", "console.log(); setTimeout(() => {}, 60000)")
+    running.stdout.readline()
+    if "OpenSSL in /" not in (said := texts(findings := explain(running.pid, Describer(MANIFESTS)), "tls")):
+        pytest.skip(f"this node is not one of Node's own builds: {said}")
+    assert "nghttp2 is asked about HTTP/2 connections older than the agent" in texts(findings, "tasks")
+
+
 def test_tls_that_cannot_be_seen_is_named(proc: Any) -> None:
     line = (
         "7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /venv/grpc/_cython/cygrpc.cpython-311-x86_64.so\n"

@@ -49,7 +49,7 @@ def test_names_that_a_function_had_in_other_versions(tmp_path: Path) -> None:
         ('enters = "some_read_enters"', "", "enters or returns is missing"),
         ("required = true", "required = 1", "required must be true or false"),
         ("required = true", "", "functions has none that is required"),
-        ('files = ["libsome.so*"]', "", "recognise.files or go is missing"),
+        ('files = ["libsome.so*"]', "", "recognise.files or inside or go is missing"),
         ('programs = "some"', 'programs = "some"\nprogram = "x"', "program is not a key"),
         ('programs = "some"', 'programs = "some"\nkind = "magic"', "kind is 'magic', which is neither"),
         ('name = "some_read"', "", "name is missing"),

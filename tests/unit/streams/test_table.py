@@ -352,6 +352,26 @@ def test_frames_go_to_a_parser_of_their_own(table: Table) -> None:
     assert table.calls == [("frames", RX, 1), ("frames", RX, 2), ("close", 90, True)]
 
 
+def test_processes_that_have_frames_older_than_the_agent(table: Table) -> None:
+    for conn, from_start in ((1, False), (2, False), (3, True)):
+        table.table.opened(opened(conn, from_start))
+        assert table.table.processes_with_old_frames == ({10} if conn > 1 else set())
+        table.table.frames(frames()._replace(conn=conn))
+    assert table.table.processes_with_old_frames == {10}
+    table.table.closed(closed(1))
+    assert table.table.processes_with_old_frames == {10}
+    table.table.vanished(2, 1)
+    assert table.table.processes_with_old_frames == set()
+
+
+def test_old_frames_that_are_not_wanted_any_more(table: Table) -> None:
+    table.table.opened(opened(from_start=False))
+    for number in range(1, 20):
+        table.table.frames(frames(b"bad", number))
+    assert table.stopped == [1]
+    assert table.table.processes_with_old_frames == set()
+
+
 def test_frames_after_an_upgrade(table: Table) -> None:
     connection = table.table.opened(opened())
     table.table.chunk(chunk())
