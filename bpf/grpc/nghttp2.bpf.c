@@ -2,9 +2,10 @@
 /* nghttp2 inside Node: the paths of requests on connections that are older than the agent, whose header tables it does
  * not know. autotrace/probes/libraries/nghttp2.toml says which program stands where.
  *
- * Which connection a session is on shows when it is handed what was just received: nothing else was received on the
- * thread since the session before was, and it is as many bytes. That is believed when two such signs agree. If another
- * one speaks against it later, nothing more is said of the session.
+ * Which connection a session is on shows when it is handed what was just received: nothing else of HTTP/2 was received on
+ * the thread since a session was handed anything, and it is as many bytes. That is believed when four such signs in a row
+ * agree, for a program that holds back what it receives can make a false one. If one speaks against it later, nothing
+ * more is said of the session.
  */
 #include "../include/claims.h"
 
@@ -18,7 +19,7 @@ const struct at_abi *const volatile abi_types = 0;
 #define HEADERS_FIELDS 40 /* nva, nvlen */
 
 #define FIELDS_MAX 24 /* of a header block that are looked at */
-#define SIGNS_BELIEVED 2
+#define SIGNS_BELIEVED 4
 
 #define NAME_PATH 0x687461703aULL		/* ":path" */
 #define NAME_CONTENT_TYPE 0x2d746e65746e6f63ULL /* "content-type" */

@@ -18,7 +18,7 @@ from tls import LOADING_S, Tls, only_copies
 
 CALLS, AT_ONCE, CONNECTIONS, PAUSE_MS = 9000, 50, 3, 150
 SIGNS_NS = 500_000_000
-"""Until nghttp2 has been seen to take what came from each connection twice."""
+"""Until nghttp2 has been seen to take what came from each connection a few times."""
 
 PREFIX = 5
 """Bytes before a message of gRPC."""
