@@ -11,6 +11,7 @@ import os
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,9 @@ _SERVERS = Path(__file__).parent / "tls_servers"
 _EXCHANGES = 300
 _FIRST_EXCHANGES = 20
 _WARM_UP_SECONDS = 1
-_LIBRARIES = ("libssl.so.3", "libcrypto.so.3")
+_FOLDERS = (Path("/usr/lib/x86_64-linux-gnu"), Path("/usr/lib64"))
+_OPENSSL = ("libssl.so.3", "libcrypto.so.3")
+_GNUTLS = ("libgnutls.so.30",)
 _PROBES = ("--hooks", "tracepoint")
 """With these hooks every program of the kind of a kprobe stands in a library."""
 
@@ -39,7 +42,7 @@ class Server(NamedTuple):
 
 def measure_hits(figures: Figures, directory: Path, say: Callable[[str], None]) -> None:
     """Probe hits for an exchange of a connection that is kept: they do not depend on the machine."""
-    for name in ("nginx", "node", "go"):
+    for name in ("nginx", "gnutls", "node", "go"):
         with _server(name, directory / f"hits-{name}") as server:
             if server is None:
                 say(f"{name} is not here")
@@ -136,7 +139,7 @@ def _agent(directory: Path, server: Server, *options: str) -> Iterator[Agent]:
 def _server(name: str, directory: Path) -> Iterator[Server | None]:
     """The server of that name; None if this machine has not got it."""
     directory.mkdir(parents=True)
-    command, library = {"nginx": _nginx, "node": _node, "go": _go}[name](directory)
+    command, library = {"nginx": _nginx, "gnutls": _gnutls, "node": _node, "go": _go}[name](directory)
     if not command:
         yield None
         return
@@ -162,12 +165,8 @@ def _make_certificate(directory: Path) -> None:
 
 def _nginx(directory: Path) -> tuple[list[str], str]:
     """One worker, a file of 1 kB, no access log; OpenSSL is shared."""
-    folders = [Path(path) for path in ("/usr/lib/x86_64-linux-gnu", "/usr/lib64")]
-    found = [folder for folder in folders if all((folder / name).exists() for name in _LIBRARIES)]
-    if not found:
+    if not _copied(_OPENSSL, directory):
         return [], ""
-    for name in _LIBRARIES:
-        shutil.copy(found[0] / name, directory)
     (directory / "file.txt").write_text("x" * 1024)
     temporary = "".join(
         f"{kind}_temp_path {directory}/{kind}; "
@@ -187,7 +186,24 @@ http {{
 }}
 """
     )
-    return ["nginx", "-c", str(directory / "nginx.conf")], _LIBRARIES[0]
+    return ["nginx", "-c", str(directory / "nginx.conf")], _OPENSSL[0]
+
+
+def _gnutls(directory: Path) -> tuple[list[str], str]:
+    """It reads and writes once for each exchange: what is counted is what these two calls cost."""
+    if not _copied(_GNUTLS, directory):
+        return [], ""
+    return [sys.executable, str(_SERVERS / "gnutls.py"), "PORT", str(directory)], _GNUTLS[0]
+
+
+def _copied(libraries: tuple[str, ...], directory: Path) -> bool:
+    """Copy shared libraries of this machine into the folder; False if it has not got them all."""
+    for folder in _FOLDERS:
+        if all((folder / name).exists() for name in libraries):
+            for name in libraries:
+                shutil.copy(folder / name, directory)
+            return True
+    return False
 
 
 def _node(directory: Path) -> tuple[list[str], str]:

@@ -32,8 +32,8 @@ int gnutls_recv_enters(struct pt_regs *ctx)
 	return 0;
 }
 
-/* ssize_t gnutls_record_send(gnutls_session_t session, const void *data, size_t data_size), gnutls_record_send2, which
- * the first may call. After GNUTLS_E_AGAIN it may be called with no data: it then goes on with what it was given
+/* ssize_t gnutls_record_send2(gnutls_session_t session, const void *data, size_t data_size, ...), gnutls_record_send of
+ * a library without it. After GNUTLS_E_AGAIN it may be called with no data: it then goes on with what it was given
  * before, which was captured before. Corked sends return at once; their bytes count as sent. */
 SEC("uprobe")
 int gnutls_send_enters(struct pt_regs *ctx)
