@@ -49,6 +49,7 @@ SHARED_MAPS = (
     "next_id",
     "scratches",
     "threads",
+    "tls_callers",
     "tls_sessions",
     "walks",
     "watched",

@@ -102,8 +102,8 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 	return end;
 }
 
-/* TLS begins in the tunnel that a CONNECT has made (RFC 9110 section 9.3.6). From here on it is another connection: to
- * whoever is at the tunnel's other end, with a stream of its own. */
+/* TLS begins in the tunnel that a CONNECT has made (RFC 9110 section 9.3.6), be the way to the proxy TLS or not. From
+ * here on it is another connection: to whoever is at the tunnel's other end, with a stream of its own. */
 static __always_inline void enter_tunnel(__u64 key, struct conn *conn, __u64 ts)
 {
 	if (conn->announced)
@@ -126,7 +126,7 @@ static __always_inline bool enters_tunnel(__u64 key, struct conn *conn, __u32 sl
 
 	if (!scratch || !length)
 		return 0;
-	if (conn->tls || !starts_tls_record(scratch->data, length)) {
+	if (conn->nested || !starts_tls_record(scratch->data, length)) {
 		conn->asks_tunnel = conn->protocol != PROTOCOL_STOPPED;
 		return 0;
 	}
@@ -218,7 +218,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		conn->asks_tunnel = is_connect(scratch->data);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {
 		if (start == START_NONE) {
-			if (!conn->tls && starts_tls_record(scratch->data, length)) {
+			if (!conn->nested && starts_tls_record(scratch->data, length)) {
 				tell_of_tls();
 				mark_tls(conn);
 				return 1;

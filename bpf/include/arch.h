@@ -16,7 +16,7 @@ static __always_inline struct pt_regs *user_registers(void);
 #define ARCH_THREAD_SIZE (16 << 10) /* arch/x86/include/asm/page_64_types.h */
 
 struct pt_regs {
-	unsigned long r14, bx, r10, r8, ax, cx, dx, si, di, orig_ax;
+	unsigned long r14, bx, r10, r8, ax, cx, dx, si, di, orig_ax, sp;
 } __attribute__((preserve_access_index));
 
 /* A kernel function's parameters and result, at a kprobe's context. */
@@ -26,6 +26,10 @@ struct pt_regs {
 #define ARCH_PARAM3(regs) ((regs)->cx)
 #define ARCH_PARAM4(regs) ((regs)->r8)
 #define ARCH_RESULT(regs) ((regs)->ax)
+
+/* A user function's stack pointer at its entry, there and behind its return, which has taken the return address. */
+#define ARCH_STACK(regs) ((regs)->sp)
+#define ARCH_STACK_RETURNED(regs) ((regs)->sp - 8)
 
 /* A Go function's parameters and first result, and the current g (Go's ABIInternal, "amd64 architecture"). */
 #define ARCH_GO_PARAM0(regs) ((regs)->ax)
@@ -102,6 +106,7 @@ struct pt_regs {
 		struct user_pt_regs user_regs;
 		struct {
 			__u64 regs[31];
+			__u64 sp;
 		};
 	};
 	__u64 orig_x0;
@@ -114,6 +119,9 @@ struct pt_regs {
 #define ARCH_PARAM3(at) ((at)->regs[3])
 #define ARCH_PARAM4(at) ((at)->regs[4])
 #define ARCH_RESULT(at) ((at)->regs[0])
+
+#define ARCH_STACK(at) ((at)->sp)
+#define ARCH_STACK_RETURNED(at) ((at)->sp)
 
 #define ARCH_GO_PARAM0(at) ((at)->regs[0])
 #define ARCH_GO_PARAM1(at) ((at)->regs[1])

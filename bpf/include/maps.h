@@ -51,8 +51,10 @@ struct conn {
 	__u8 whole;	 /* the answers' windows go to user space whole: several requests wait, or a HEAD */
 	__u8 tls; /* it speaks TLS: its own bytes are not captured, and all of the above is about its plaintext */
 	__u8 asks_tunnel; /* its last request was a CONNECT: TLS may begin in the middle of it */
-	__u8 pad[2];
-	__u64 ssl;   /* the TLS session whose plaintext it carries, once that is known */
+	__u8 nested; /* the plaintext of its session is TLS again: of that, the inner session's is captured */
+	__u8 pad;
+	__u64 ssl;   /* the TLS session next to the socket, once that is known */
+	__u64 inner; /* the one whose TLS records are the plaintext of that, once it is known */
 	__u64 claim; /* until then, the one that the last sign spoke for; see bpf/tls/binding.h */
 };
 
@@ -61,12 +63,13 @@ struct tls_call {
 	__u64 session; /* 0: in none */
 	__u64 buffer;
 	__u64 length;
-	__u64 done; /* where the count is returned; 0: it is the result */
+	__u64 done;  /* where the count is returned; 0: it is the result */
+	__u64 stack; /* the stack pointer at its entry, which tells whose return is seen; 0: Go */
 	__u32 run;
 	__u8 direction; /* enum at_direction, or TLS_NO_BYTES */
 	__u8 captured;
-	__u8 outer; /* what it calls of the library for the same session is part of it */
-	__u8 pad;
+	__u8 outer;  /* what it calls of the library for the same session is part of it */
+	__u8 nested; /* it was made out of a call for another session, which is in `tls_callers` */
 };
 
 struct thread {
@@ -86,7 +89,8 @@ struct thread {
 	__u8 pad[2];
 	__u64 number; /* see plain_number */
 	struct tls_call tls_call;
-	__u64 tls_received; /* the TLS connection it received from since its last call of a TLS library; or SEVERAL */
+	__u64 tls_received; /* where it got TLS records from since its last call of a TLS library for another session:
+			     * the connection, or the session whose plaintext they are; or SEVERAL */
 	__u64 tls_called; /* the TLS session it used since its last send on a TLS connection; or SEVERAL */
 	__u64 tls_sent;	  /* the one it used before that send, if it was just one */
 	__u64 tls_last;	  /* the one it used last */
@@ -175,6 +179,16 @@ struct {
 	__type(key, struct tls_key);
 	__type(value, struct tls_call);
 } go_tls_calls SEC(".maps");
+
+/* Key: process, and thread or goroutine. The call of a TLS library out of which it has called one for another session,
+ * which carries the records of the first: TLS in TLS. Written, read and deleted by the programs of TLS libraries; what
+ * an unseen return leaves behind goes when room is needed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct tls_key);
+	__type(value, struct tls_call);
+} tls_callers SEC(".maps");
 
 /* Key: enum at_counter. Written by all programs; read by user space. */
 struct {

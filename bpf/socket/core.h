@@ -21,16 +21,15 @@ static __always_inline void capture_write(const struct at_watched *process, stru
 	capture(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
 }
 
-/* If the thread is inside a write of a TLS library whose connection was not known when it began, and is now, the
- * plaintext is captured before its ciphertext leaves. */
+/* If `call`, in which the thread is, is a write of a TLS library whose connection was not known when it began, and is
+ * now, the plaintext is captured before its ciphertext leaves. */
 static __always_inline void capture_waiting_write(const struct at_watched *process, struct thread *thread,
-						  __u64 sk, struct conn *conn)
+						  struct tls_call *call, __u64 sk, struct conn *conn)
 {
-	struct tls_call *call = &thread->tls_call;
 	struct user_bytes bytes = one_buffer(call->buffer, call->length);
 
-	if (call->captured || call->direction != AT_TX || !call->buffer || call->session != conn->ssl ||
-	    !in_tls_call(thread))
+	if (call->captured || call->direction != AT_TX || !call->buffer ||
+	    call->session != plaintext_session(conn) || call->run != thread->run)
 		return;
 	call->captured = 1;
 	capture_write(process, thread, sk, conn, &bytes);
@@ -41,8 +40,10 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 					struct user_bytes *bytes)
 {
 	struct conn *conn = find_conn(sk);
+	struct tls_call *go_call = 0;
 	struct at_context at;
 	__u64 cause = 0, position;
+	bool bound;
 
 	if (!can_send(standing))
 		return;
@@ -68,8 +69,12 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 			return;
 		thread->sending_sk = 0;
 	}
+	bound = conn->ssl;
 	tls_bytes_move((__u64)sk, AT_TX);
-	capture_waiting_write(process, thread, (__u64)sk, conn);
+	/* Go's first write may make the handshake, which begins with this. */
+	if (!bound && conn->ssl)
+		go_call = go_call_inside();
+	capture_waiting_write(process, thread, go_call ? go_call : &thread->tls_call, (__u64)sk, conn);
 }
 
 /* The thread has received `length` bytes of HTTP/2, which it may now hand to nghttp2: see bpf/grpc/nghttp2.bpf.c. */

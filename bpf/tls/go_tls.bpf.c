@@ -8,37 +8,62 @@
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
 
-static __always_inline struct tls_key goroutine(__u64 g)
+/* The goroutine `g` enters a call for the session `id`. Returns 0 if it is not looked at. A global function: see iov.h. */
+__noinline int go_call_enters(__u64 g, __u64 id, __u32 direction, __u64 buffer, __u64 length)
 {
-	struct tls_key key = {.session = g, .tgid = bpf_get_current_pid_tgid() >> 32};
+	struct thread *thread = current_watched() ? current_thread() : 0;
+	struct tls_key key = task_key(g);
+	struct tls_call call = {.session = id, .buffer = buffer, .length = length, .direction = direction};
+	struct tls_call *caller;
 
-	return key;
+	if (!thread || !id || !g || !find_or_add_session(id))
+		return 0;
+	call.run = thread->run;
+	caller = bpf_map_lookup_elem(&go_tls_calls, &key);
+	if (caller && caller->session != id)
+		call.nested = keep_caller(g, caller);
+	return !bpf_map_update_elem(&go_tls_calls, &key, &call, BPF_ANY);
 }
 
-/* A global function: see iov.h. */
-__noinline int go_call_begins(__u64 g, __u64 id, __u32 direction, __u64 buffer, __u64 length)
+/* The call that the goroutine has entered begins. What it returns is what thread_call_begins does. A global function: see
+ * iov.h. */
+__noinline int go_call_begins(__u64 g)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
-	struct tls_key key = goroutine(g);
-	struct tls_session *session;
-	struct tls_call call = {};
+	struct tls_key key = task_key(g);
+	struct tls_call *call = bpf_map_lookup_elem(&go_tls_calls, &key);
+	struct tls_session *session = call ? find_session(call->session) : 0;
 
-	if (!thread || !id)
+	if (!thread || !session || !call_begins(process, thread, session, call))
 		return 0;
-	session = find_or_add_session(id);
-	if (!session)
-		return 0;
-	call_begins(process, thread, session, &call, id, direction, buffer, length, 0);
-	bpf_map_update_elem(&go_tls_calls, &key, &call, BPF_ANY);
-	return 0;
+	return call->nested ? RECORDS_OF_CALLER : RECORDS_MOVE;
+}
+
+static __always_inline void go_call(__u64 g, __u64 id, __u32 direction, __u64 buffer, __u64 length)
+{
+	int records = go_call_enters(g, id, direction, buffer, length) ? go_call_begins(g) : 0;
+
+	if (records)
+		records_move(id, AT_TX, records == RECORDS_OF_CALLER, g);
+}
+
+/* The goroutine's call has returned `result`. Returns what call_ends does. A global function: see iov.h. */
+__noinline int go_call_ends(__u64 g, __s64 result)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? current_thread() : 0;
+	struct tls_key key = task_key(g);
+	struct tls_call *call = bpf_map_lookup_elem(&go_tls_calls, &key);
+
+	return thread && call && call_ends(process, thread, call, result);
 }
 
 /* func (c *Conn) Read(b []byte) (int, error) */
 SEC("uprobe")
 int go_tls_read_enters(struct pt_regs *ctx)
 {
-	go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_RX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
+	go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_RX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
 	return 0;
 }
 
@@ -46,24 +71,23 @@ int go_tls_read_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int go_tls_write_enters(struct pt_regs *ctx)
 {
-	go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_TX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
+	go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_TX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
 	return 0;
 }
 
 SEC("uprobe")
 int go_tls_call_returns(struct pt_regs *ctx)
 {
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? current_thread() : 0;
-	struct tls_key key = goroutine(ARCH_GO_G(ctx));
-	struct tls_call *found = thread ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
-	struct tls_call call;
+	__u64 g = ARCH_GO_G(ctx);
+	struct tls_key key = task_key(g);
+	struct tls_call *call = current_watched() ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
 
-	if (!found)
+	if (!call)
 		return 0;
-	call = *found;
-	bpf_map_delete_elem(&go_tls_calls, &key);
-	call_ends(process, thread, &call, ARCH_GO_RESULT(ctx));
+	if (go_call_ends(g, ARCH_GO_RESULT(ctx)))
+		records_move(call->session, call->direction, call->nested, g);
+	if (!take_caller(g, call))
+		bpf_map_delete_elem(&go_tls_calls, &key);
 	return 0;
 }
 
@@ -72,17 +96,17 @@ int go_tls_call_returns(struct pt_regs *ctx)
 SEC("uprobe")
 int go_tls_handshake_enters(struct pt_regs *ctx)
 {
-	struct tls_key key = goroutine(ARCH_GO_G(ctx));
+	struct tls_key key = task_key(ARCH_GO_G(ctx));
 
 	if (current_watched() && !bpf_map_lookup_elem(&go_tls_calls, &key))
-		go_call_begins(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), TLS_NO_BYTES, 0, 0);
+		go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), TLS_NO_BYTES, 0, 0);
 	return 0;
 }
 
 SEC("uprobe")
 int go_tls_handshake_returns(struct pt_regs *ctx)
 {
-	struct tls_key key = goroutine(ARCH_GO_G(ctx));
+	struct tls_key key = task_key(ARCH_GO_G(ctx));
 	struct tls_call *call = current_watched() ? bpf_map_lookup_elem(&go_tls_calls, &key) : 0;
 
 	if (call && call->direction == TLS_NO_BYTES)

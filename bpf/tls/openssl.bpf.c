@@ -32,7 +32,7 @@ int ssl_free_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_control_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_NO_BYTES, 0, 0, 0);
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, TLS_NO_BYTES), 0, 0, 0);
 	return 0;
 }
 
@@ -40,7 +40,7 @@ int ssl_control_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_read_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_RX, ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx), 0);
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_RX), ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx), 0);
 	return 0;
 }
 
@@ -48,7 +48,8 @@ int ssl_read_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_read_ex_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_RX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_RX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			ARCH_PARAM3(ctx));
 	return 0;
 }
 
@@ -56,7 +57,7 @@ int ssl_read_ex_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx), 0);
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx), 0);
 	return 0;
 }
 
@@ -64,7 +65,8 @@ int ssl_write_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_ex_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			ARCH_PARAM3(ctx));
 	return 0;
 }
 
@@ -72,7 +74,8 @@ int ssl_write_ex_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_ex2_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM4(ctx));
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			ARCH_PARAM4(ctx));
 	return 0;
 }
 
@@ -80,7 +83,7 @@ int ssl_write_ex2_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_sendfile_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, 0, ARCH_PARAM3(ctx), 0);
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), 0, ARCH_PARAM3(ctx), 0);
 	return 0;
 }
 
@@ -88,7 +91,8 @@ int ssl_sendfile_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_read_early_data_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_RX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_RX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			ARCH_PARAM3(ctx));
 	tls_call_is_outer();
 	return 0;
 }
@@ -98,7 +102,8 @@ int ssl_read_early_data_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_early_data_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), AT_TX, ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), ARCH_PARAM3(ctx));
+	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			ARCH_PARAM3(ctx));
 	tls_call_is_outer();
 	return 0;
 }
@@ -107,7 +112,7 @@ int ssl_write_early_data_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_early_data_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s32)ARCH_RESULT(ctx), 1);
+	tls_call_ends((__s32)ARCH_RESULT(ctx), 1, ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 
@@ -131,7 +136,7 @@ int ssl_early_data_status_returns(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s32)ARCH_RESULT(ctx), 0);
+	tls_call_ends((__s32)ARCH_RESULT(ctx), 0, ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 
@@ -139,7 +144,7 @@ int ssl_call_returns(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_long_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s64)ARCH_RESULT(ctx), 0);
+	tls_call_ends((__s64)ARCH_RESULT(ctx), 0, ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import SERVICES, Traced, free_ports, listening, log_entries, nginx_config, shell, wait_for
 from test_tls_openssl import finished
-from tls import LIBRARIES, Tls, check_joined, only_copies, reads
+from tls import LIBRARIES, WAIT, Tls, build_go, check_joined, only_copies, reads, run_client
 
 
 @pytest.fixture
@@ -67,24 +65,19 @@ def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str) -> None:
 def test_curl(tmp_path: Path, tls: Tls) -> None:
     """curl moves the ciphertext by a BIO of its own; its connection is kept over the requests of one call."""
     (port,) = free_ports(1)
-    environment = tls.openssl()
     urls = " ".join(f"https://localhost:{port}/curl/$i/{n}" for n in (1, 20000))
-    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
-    command = shell(
-        f"{environment} {sys.executable} {server}",
-        f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {environment} curl -s "
-        f"--http1.1 --cacert {tls.folder}/cert.pem {urls} >{tmp_path}/out.$i; done; touch {tmp_path}/done; }}",
-    )
-    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
-        wait_for(lambda: listening(port), "the server")
-        reads(agent, "libssl.so.3")
-        (tmp_path / "go").touch()
-        wait_for((tmp_path / "done").exists, "curl")
-        result = agent.finish()
+    ask = f"curl -s --http1.1 --cacert {tls.folder}/cert.pem {urls} >{tmp_path}/out"
+    client = f"{WAIT} for i in 1 2 3 4 5; do {tls.openssl()} {ask} || exit; done"
+    result = run_client(tmp_path, [tls_server(tmp_path, tls, port)], client, [port])
     served = log_entries(tmp_path / "server.log")
     assert len(served) == 10
     check_joined(result, served)
     assert {s.service for s in result.client()} == {"curl"}
+
+
+def tls_server(tmp_path: Path, tls: Tls, port: int) -> str:
+    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
+    return f"{tls.openssl()} {sys.executable} {server}"
 
 
 def pass_on(tmp_path: Path, tls: Tls, client: str, program: str, connections: int) -> None:
@@ -136,16 +129,21 @@ def test_node(tmp_path: Path, tls: Tls, client: str, connections: int) -> None:
 @pytest.mark.parametrize("kind", ["plain", "stripped and PIE"])
 def test_go(tmp_path: Path, tls: Tls, kind: str) -> None:
     """Its goroutines move between threads, and return from a call on another one."""
-    go = shutil.which("go") or "/usr/local/go/bin/go"
-    options = ["-ldflags=-s -w", "-buildmode=pie"] if kind != "plain" else []
     program = tls.libraries / "https_go"
-    subprocess.run(
-        [go, "build", *options, "-o", str(program), "main.go"],
-        cwd=SERVICES / "https_go",
-        env={**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"},
-        check=True,
-    )
+    build_go(program, *(["-ldflags=-s -w", "-buildmode=pie"] if kind != "plain" else []))
     pass_on(tmp_path, tls, "asyncio", str(program), 100)
+
+
+def test_go_makes_the_handshake_with_its_first_write(tmp_path: Path, tls: Tls) -> None:
+    """The request is told before its bytes leave, so the server's end, which is told later, finds it."""
+    (port,) = free_ports(1)
+    program = tls.libraries / "lazy_tls_go"
+    build_go(program)
+    client = f"{program} {port} {tls.folder} 20 GO"
+    result = run_client(tmp_path, [tls_server(tmp_path, tls, port)], client, [port], program.name)
+    served = log_entries(tmp_path / "server.log")
+    assert len(served) == 40
+    check_joined(result, served)
 
 
 @pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
@@ -154,23 +152,16 @@ def test_wget(tmp_path: Path, tls: Tls) -> None:
     (port,) = free_ports(1)
     openssl = tls.openssl()
     tls.copy(LIBRARIES / "libgnutls.so.30")
-    urls = " ".join(f"https://localhost:{port}/wget/$i/{n}" for n in (1, 20000))
-    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
+    # It keeps the library mapped, so that the agent has found it before the clients begin.
     holder = "import ctypes, time; ctypes.CDLL('libgnutls.so.30'); time.sleep(600)"
-    command = shell(
-        f"{openssl} {sys.executable} {server}",
-        # The first one keeps the library mapped, so that the agent has found it before the others begin.
+    services = [
+        tls_server(tmp_path, tls, port),
         f"{openssl} {sys.executable} -c {shlex.quote(holder)}",
-        f"{{ until [ -e {tmp_path}/go ]; do sleep 0.05; done; for i in 1 2 3 4 5; do {openssl} wget -q "
-        f"--no-hsts --ca-certificate={tls.folder}/cert.pem -O {tmp_path}/out.$i {urls}; done; "
-        f"touch {tmp_path}/done; }}",
-    )
-    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
-        wait_for(lambda: listening(port), "the server")
-        reads(agent, "libssl.so.3", "libgnutls.so.30")
-        (tmp_path / "go").touch()
-        wait_for((tmp_path / "done").exists, "wget")
-        result = agent.finish()
+    ]
+    urls = " ".join(f"https://localhost:{port}/wget/$i/{n}" for n in (1, 20000))
+    ask = f"wget -q --no-hsts --ca-certificate={tls.folder}/cert.pem -O {tmp_path}/out {urls}"
+    client = f"{WAIT} for i in 1 2 3 4 5; do {openssl} {ask} || exit; done"
+    result = run_client(tmp_path, services, client, [port], "libgnutls.so.30")
     served = log_entries(tmp_path / "server.log")
     assert len(served) == 10
     check_joined(result, served)

@@ -6,16 +6,20 @@ the libraries, and the agent may probe nothing but these copies.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from harness import Result, Traced, wait_for
+from harness import SERVICES, Result, Traced, listening, shell, wait_for
 
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 LOADING_S = 180
 """How long it may take until the kernel has verified the programs of a library and set their probes, in a guest."""
+
+WAIT = "until [ -e GO ]; do sleep 0.05; done;"
+"""Before a client of `run_client` that does not wait by itself."""
 
 
 class Tls:
@@ -44,6 +48,16 @@ class Tls:
         return f"env LD_LIBRARY_PATH={self.libraries}"
 
 
+def build_go(program: Path, *options: str) -> None:
+    """Build the Go program that stands under the same name among the services."""
+    subprocess.run(
+        [shutil.which("go") or "/usr/local/go/bin/go", "build", *options, "-o", str(program), "main.go"],
+        cwd=SERVICES / program.name,
+        env={**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"},
+        check=True,
+    )
+
+
 def reads(agent: Traced, *names: str) -> None:
     """Wait until the agent reads TLS in the libraries of these names."""
     for name in names:
@@ -55,6 +69,20 @@ def reads(agent: Traced, *names: str) -> None:
             LOADING_S,
         )
         assert found in agent.said(), agent.said()
+
+
+def run_client(tmp_path: Path, services: list[str], client: str, ports: list[int], *libraries: str) -> Result:
+    """Trace services on `ports`, and a client that waits for the file which `GO` in it stands for."""
+    go, done = tmp_path / "go", tmp_path / "done"
+    command = shell(*services, f"{{ {client.replace('GO', str(go))} && touch {done}; }}")
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: all(map(listening, ports)), "the services")
+        reads(agent, "libssl.so.3", *libraries)
+        go.touch()
+        wait_for(done.exists, "the client")
+        result = agent.finish()
+    result.check_ledger()
+    return result
 
 
 def check_joined(result: Result, served: list[dict[str, Any]]) -> None:

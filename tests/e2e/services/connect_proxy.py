@@ -1,8 +1,9 @@
-"""A proxy that knows CONNECT and nothing else: `connect_proxy.py PORT [FOLDER]`.
+"""A proxy that knows CONNECT and nothing else: `connect_proxy.py PORT threads|asyncio [FOLDER]`.
 
 With FOLDER, which holds cert.pem and key.pem, its clients speak TLS to it.
 """
 
+import asyncio
 import selectors
 import socket
 import socketserver
@@ -10,9 +11,15 @@ import ssl
 import sys
 
 CONTEXT = None
-if len(sys.argv) > 2:
+if len(sys.argv) > 3:
     CONTEXT = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    CONTEXT.load_cert_chain(f"{sys.argv[2]}/cert.pem", f"{sys.argv[2]}/key.pem")
+    CONTEXT.load_cert_chain(f"{sys.argv[3]}/cert.pem", f"{sys.argv[3]}/key.pem")
+MADE = b"HTTP/1.1 200 Connection established\r\n\r\n"
+
+
+def target(head):
+    host, _, port = head.split(b" ")[1].decode().partition(":")
+    return host, int(port)
 
 
 class Handler(socketserver.BaseRequestHandler):
@@ -24,9 +31,8 @@ class Handler(socketserver.BaseRequestHandler):
         head = b""
         while not head.endswith(b"\r\n\r\n"):
             head += self.request.recv(4096)
-        host, _, port = head.split(b" ")[1].decode().partition(":")
-        with socket.create_connection((host, int(port))) as there:
-            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(target(head)) as there:
+            self.request.sendall(MADE)
             self.tunnel(there)
 
     def tunnel(self, there):
@@ -47,4 +53,32 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
 
-Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+async def relay(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()
+
+
+async def serve(reader, writer):
+    try:
+        there = await asyncio.open_connection(*target(await reader.readuntil(b"\r\n\r\n")))
+    except asyncio.IncompleteReadError:  # a look at the port
+        return
+    writer.write(MADE)
+    await asyncio.gather(relay(reader, there[1]), relay(there[0], writer))
+
+
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", int(sys.argv[1]), ssl=CONTEXT, backlog=1024)
+    await server.serve_forever()
+
+
+if sys.argv[2] == "asyncio":
+    asyncio.run(main())
+else:
+    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
