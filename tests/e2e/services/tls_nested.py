@@ -1,4 +1,4 @@
-"""HTTPS through a tunnel that is TLS too, client and server in one: `tls_nested.py PORT FOLDER GO DONE`.
+"""HTTPS through a tunnel that is TLS too, client and server in one: `tls_nested.py PORT FOLDER GO DONE LAYERS`.
 
 Ten requests, each on a connection of its own, once the file GO exists; then the file DONE is made.
 """
@@ -12,13 +12,14 @@ from pathlib import Path
 
 PORT, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 GO, DONE = Path(sys.argv[3]), Path(sys.argv[4])
+LAYERS = int(sys.argv[5])
 SERVER = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
 SERVER.load_cert_chain(FOLDER / "cert.pem", FOLDER / "key.pem")
 CLIENT = ssl.create_default_context(cafile=str(FOLDER / "cert.pem"))
 
 
 class Inner:
-    """TLS whose ciphertext goes through another TLS socket."""
+    """TLS whose ciphertext goes through another TLS socket, or through one of these."""
 
     def __init__(self, outer, context, **options):
         self.outer = outer
@@ -37,18 +38,30 @@ class Inner:
                 self.flush()
                 return result
 
+    def recv(self, size):
+        return self.call(self.tls.read, size)
+
+    def sendall(self, data):
+        self.call(self.tls.write, data)
+
     def flush(self):
         if pending := self.outgoing.read():
             self.outer.sendall(pending)
+
+
+def innermost(outer, context, **options):
+    for _ in range(LAYERS - 1):
+        outer = Inner(outer, context, **options)
+    return outer
 
 
 def serve(listener):
     while True:
         plain, _ = listener.accept()
         with SERVER.wrap_socket(plain, server_side=True) as outer:
-            inner = Inner(outer, SERVER, server_side=True)
-            assert inner.call(inner.tls.read, 4096).startswith(b"GET ")
-            inner.call(inner.tls.write, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+            inner = innermost(outer, SERVER, server_side=True)
+            assert inner.recv(4096).startswith(b"GET ")
+            inner.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
 
 
 listener = socket.create_server(("127.0.0.1", PORT))
@@ -60,8 +73,8 @@ for number in range(10):
         socket.create_connection(("127.0.0.1", PORT)) as plain,
         CLIENT.wrap_socket(plain, server_hostname="localhost") as outer,
     ):
-        inner = Inner(outer, CLIENT, server_hostname="localhost")
-        inner.call(inner.tls.write, f"GET /inner/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        assert b"200 OK" in inner.call(inner.tls.read, 4096)
+        inner = innermost(outer, CLIENT, server_hostname="localhost")
+        inner.sendall(f"GET /inner/{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert b"200 OK" in inner.recv(4096)
 DONE.touch()
 time.sleep(600)
