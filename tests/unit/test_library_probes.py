@@ -121,6 +121,17 @@ def test_libraries_that_are_loaded_later() -> None:
     assert world.set == ["/lib/late"]
 
 
+def test_libraries_of_a_program_that_starts_slowly() -> None:
+    world = World()
+    world.finder.mapped = {1: []}
+    world.probes.watched(1, SECOND)
+    for second in range(1, 20):
+        world.probes.work(second * SECOND)
+    world.finder.mapped = {1: ["/lib/late"]}
+    world.probes.work(MINUTE)
+    assert world.set == ["/lib/late"]
+
+
 def test_tls_makes_a_process_be_looked_at_again() -> None:
     world = World()
     world.finder.mapped = {1: []}
