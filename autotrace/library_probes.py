@@ -11,7 +11,7 @@ from autotrace.errors import AutotraceError
 from autotrace.probes.libraries import Kind
 
 _LOOK_AGAIN_NS = (50_000_000, 250_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000, 30_000_000_000)
-"""How long after the start of a program it is looked at again: it maps its libraries after that, some of them late."""
+"""How long after its start a program is looked at again: it maps its libraries after that, some of them late."""
 
 _LINGER_NS = 60_000_000_000
 """How long probes stay after the last process that used them: the next one is covered from its first call."""

@@ -1,7 +1,7 @@
-"""What the user side keeps of many gRPC streams that are open at once: `python -m bench.open_streams CONNECTIONS STREAMS`.
+"""`python -m bench.open_streams CONNECTIONS STREAMS`: what the user side keeps of gRPC streams that are open at once.
 
-Made-up records of a watched server go through the stages, as in a replay, in a process of its own, for memory is that
-of a process. Prints what `Kept` says as JSON.
+Made-up records of a watched server go through the stages, as in a replay, in a process of its own, for memory is
+that of a process. Prints what `Kept` says as JSON.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _RX, _TX = abi.Direction.RX, abi.Direction.TX
 
 
 class Kept(NamedTuple):
-    """Resident memory in bytes: with no connection yet, with all of them idle, with all streams open, with all ended,
-    with all open and all ended once more, with all connections closed. `exchanges` is the ledger's account,
+    """Resident memory in bytes: with no connection yet, with all of them idle, with all streams open, with all
+    ended, with all open and all ended once more, with all connections closed. `exchanges` is the ledger's account,
     `connections` is how many the stages still know at the end."""
 
     empty: int
