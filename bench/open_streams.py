@@ -1,4 +1,4 @@
-"""`python -m bench.open_streams CONNECTIONS STREAMS`: what the user side keeps of gRPC streams that are open at once.
+"""What the user side keeps of open gRPC streams: `python -m bench.open_streams CONNECTIONS STREAMS`.
 
 Made-up records of a watched server go through the stages, as in a replay, in a process of its own, for memory is
 that of a process. Prints what `Kept` says as JSON.
