@@ -118,7 +118,11 @@ def keep(connections: int, streams: int) -> Kept:
     books = ledger.snapshot()["exchanges"]
     if books["seen"] != connections * (_WARM + 2 * streams):
         raise ValueError(f"calls are missing: {books}")
-    return Kept(*memory, {name: int(books[name]) for name in ("seen", "emitted")}, pipeline.connections)
+    empty, idle, opened, ended, opened_again, ended_again, closed = memory
+    exchanges = {name: int(books[name]) for name in ("seen", "emitted")}
+    return Kept(
+        empty, idle, opened, ended, opened_again, ended_again, closed, exchanges, pipeline.connections
+    )
 
 
 def _resident() -> int:
