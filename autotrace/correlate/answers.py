@@ -2,14 +2,15 @@
 
 A pool of threads that serve requests of a shared connection (grpcio's server) is handed them by a helper thread, so
 nothing tells which request a thread works for until it answers. Until then a call has no parent, and the spans
-at and below it must wait.
+at and below it must wait. On asyncio grpcio makes a task for each call, and how that came from the one that answers
+is not known; but if only one request is open, its answer shows that the loop's thread worked for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from autotrace.model import Confidence, Exchange, LinkMethod
+from autotrace.model import Confidence, Context, Exchange, LinkMethod
 
 WAIT_NS = 10_000_000_000
 """How long a call waits for its parent's answer."""
@@ -19,27 +20,32 @@ WAITING_MAX = 4096
 
 
 class UndecidedCalls:
-    """Calls that wait, by the thread that made them. All of one thread are of one task: a thread that has turned to
-    another one does not come back to it."""
+    """Calls that wait, by the thread that made them. All of one thread are of one task, for a thread that has
+    turned to another one does not come back to it. An event loop's thread does: its calls wait for the only request
+    that was open when they were made."""
 
     def __init__(self, note: Callable[[str, str], object]) -> None:
         self.ever = False
         """A call has waited."""
         self._note = note
         self._by_thread: dict[int, list[Exchange]] = {}
+        self._only: dict[Exchange, Exchange] = {}  # by call, that request
+        self._for: dict[Exchange, list[Exchange]] = {}  # the other way round
         self._oldest_first: dict[Exchange, None] = {}
         self._decided: list[Exchange] = []
 
-    def wait(self, call: Exchange) -> None:
-        """A call has a task and no parent yet: what is below it must wait."""
+    def wait(self, call: Exchange, only: Exchange | None) -> None:
+        """A call has a task and no parent yet: what is below it must wait. `only`: the one open request, if the
+        thread is an event loop's."""
         link = call.link
         if link is None:
             return
         tid = call.at.tid
-        calls = self._by_thread.get(tid, [])
-        if calls and calls[0].at.task != call.at.task:
-            self.give_up(calls, "its task never answered a request")
+        self._turned_to(call.at.task, tid)
         self._by_thread.setdefault(tid, []).append(call)
+        if only is not None:
+            self._only[call] = only
+            self._for.setdefault(only, []).append(call)
         self._oldest_first[call] = None
         link.undecided = self.ever = True
         if len(self._oldest_first) > WAITING_MAX:
@@ -47,27 +53,35 @@ class UndecidedCalls:
             self.give_up([next(iter(self._oldest_first))], "too many calls wait for their parent's answer")
 
     def answered(self, parent: Exchange, against: str) -> None:
-        """A task answered `parent`: the calls that it made are below that, if nothing speaks against it."""
+        """A request was answered, or will not be: the calls that its task made are below it, and those of an event
+        loop that waited for it, if nothing speaks against it."""
         at = parent.response_at
-        calls = self._by_thread.get(at.tid) if at is not None else None
-        if at is None or not calls:
-            return
-        if at.task != calls[0].at.task:
-            self.give_up(calls, "its task never answered a request")
-            return
+        calls: list[Exchange] = []
+        if at is not None:
+            self._turned_to(at.task, at.tid)
+            for call in self._by_thread.get(at.tid, ()):
+                if call.at.task == at.task or self._only.get(call) is parent:
+                    calls.append(call)
         if not against and parent.answered_together:
             against = "several requests were answered in one write"
         if not against and any(_waited(call, parent.response_start_ns) for call in calls):
             against = "its task answered a request while a call of it waited"
         if against:
             self.give_up(calls, against)
-            return
-        for call in list(calls):
+        for call in () if against else calls:
             if parent.start_ns <= call.start_ns:
-                _adopt(call, parent)
+                _adopt(call, parent, at)
                 self._decide(call)
             else:
                 self.give_up([call], "the request that its task answered came later")
+        self.give_up(self._for.get(parent, ()), "the only open request was not answered on its thread")
+
+    def _turned_to(self, task: int, tid: int) -> None:
+        """A thread is at this task now: it has left every other for good."""
+        left = [
+            call for call in self._by_thread.get(tid, ()) if call.at.task != task and call not in self._only
+        ]
+        self.give_up(left, "its task never answered a request")
 
     def expire(self, now: int) -> None:
         """Give up what has waited too long."""
@@ -100,6 +114,11 @@ class UndecidedCalls:
         if call.link is not None:
             call.link.undecided = False
         del self._oldest_first[call]
+        only = self._only.pop(call, None)
+        if only is not None:
+            self._for[only].remove(call)
+            if not self._for[only]:
+                del self._for[only]
         calls = self._by_thread[call.at.tid]
         calls.remove(call)
         if not calls:
@@ -113,13 +132,16 @@ def _waited(call: Exchange, ts: int) -> bool:
     return call.start_ns < ts and not 0 < answered <= ts
 
 
-def _adopt(call: Exchange, parent: Exchange) -> None:
+def _adopt(call: Exchange, parent: Exchange, at: Context | None) -> None:
     link, above = call.link, parent.link
-    if link is None or above is None:
+    if link is None or above is None or at is None:
         return
     link.method = LinkMethod.ANSWER
     link.confidence = Confidence.CONDITIONAL
-    link.evidence = f"its task on thread {call.at.tid} answered this request next"
+    if at.task == call.at.task:
+        link.evidence = f"its task on thread {call.at.tid} answered this request next"
+    else:
+        link.evidence = f"only open request when thread {call.at.tid}, which answers all of them, sent it"
     link.parent = parent
     link.parent_span_id = above.span_id
     link.candidates = 0

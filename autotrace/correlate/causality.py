@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from autotrace.correlate.streams import StreamCalls
+from autotrace.correlate.streams import StreamAnswers, StreamCalls
 from autotrace.model import Confidence, Context, Exchange, LinkMethod, Process
 
 _GENERATIONS_MAX = 64
@@ -50,6 +50,7 @@ class OpenRequests:
         self._answered: dict[int, int] = {}  # by thread with open requests: the run of its last answer
         self._moved = ""  # evidence against the thread rung
         self._streams_moved = ""  # the same, from requests on shared connections
+        self._answers = StreamAnswers()
         self._by_task: dict[int, set[Exchange]] = {}
         self._parent_tasks: dict[int, int] = {}  # by task, oldest first
 
@@ -102,6 +103,8 @@ class OpenRequests:
         if exchange.error == "timeout":
             return
         answered = exchange.response_at
+        if exchange.stream:
+            self._answers.ended(exchange)
         if answered is not None:
             self._stream_calls.saw(answered)
             if answered.tid != exchange.at.tid:
@@ -163,6 +166,14 @@ class OpenRequests:
         if not self._streams_open:
             return False
         return not call.stream or not self._stream_calls.against_thread(call)
+
+    def only_open(self, call: Exchange) -> Exchange | None:
+        """The one open request, if it came on a shared connection and the call was sent by the thread that answers
+        all of these: an event loop's."""
+        if len(self.open) != 1 or not self._answers.are_all_by(call.at):
+            return None
+        (request,) = self.open
+        return request if request.stream else None
 
     def against_answers(self) -> str:
         """What speaks against an answer on a shared connection being written by the thread whose it is."""

@@ -153,7 +153,7 @@ class Correlator:
         if link.method is _NONE and requests.may_show_late(
             exchange, self._process_of(exchange.connection.pid)
         ):
-            self._undecided.wait(exchange)
+            self._undecided.wait(exchange, requests.only_open(exchange))
         requests.called(exchange)
         if key is not None:
             self._wire.sent(key, exchange)

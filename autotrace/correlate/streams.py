@@ -13,6 +13,35 @@ SURE_AFTER_READS = 4
 the library."""
 
 
+UNANSWERED_NS = 10_000_000_000
+"""How long the handler of a request that was given up is believed to work on."""
+
+
+class StreamAnswers:
+    """Which thread answers the requests that come to one process on shared connections."""
+
+    def __init__(self) -> None:
+        self._tid = 0
+        self._count = 0
+        self._many = False
+        self._given_up_ns = -UNANSWERED_NS
+
+    def ended(self, request: Exchange) -> None:
+        """A request was answered, or will not be. Threads without a task write what others left."""
+        at = request.response_at
+        if at is None:
+            self._given_up_ns = request.end_ns
+        elif at.task:
+            self._many = self._many or self._tid not in (0, at.tid)
+            self._tid = at.tid
+            self._count += 1
+
+    def are_all_by(self, at: Context) -> bool:
+        """Tell if the thread at work here has answered all, and none was given up lately."""
+        known = self._count >= SURE_AFTER_READS and not self._many
+        return known and at.tid == self._tid and at.ts >= self._given_up_ns + UNANSWERED_NS
+
+
 class StreamCalls:
     """What one process asked on shared connections, and who read the answers and the requests that came."""
 

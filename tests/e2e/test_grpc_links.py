@@ -23,6 +23,9 @@ from harness import (
 
 FRONT = f"{sys.executable} {SERVICES}/front_grpc.py"
 REQUESTS = {1: 60, 10: 200, 50: 500}
+needs_tasks = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="Python's tasks are told on x86-64 only"
+)
 needs_node = pytest.mark.skipif(not shutil.which("node"), reason="node is not installed")
 
 
@@ -47,7 +50,7 @@ def run(
         wait_for(lambda: listening(grpc_port) and listening(http_port), "the called services")
         go.touch()
         wait_for(lambda: listening(port), "the front")
-        if how == "http":
+        if how.startswith("http"):
             assert set(drive(port, [f"/serve-{i}" for i in range(count)], concurrency)) == {200}
         else:
             Path(f"{go}2").touch()
@@ -89,7 +92,7 @@ def test_threads_that_serve_http_and_call_by_grpc(tmp_path: Path, concurrency: i
     assert len(found) > 2 * len(lost), f"{len(found)} have their parents, {len(lost)} have none"
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="Python's tasks are told on x86-64 only")
+@needs_tasks
 @pytest.mark.parametrize(("concurrency", "threads"), [(1, 64), (10, 64), (50, 64), (50, 5)])
 def test_threads_of_a_grpc_server(tmp_path: Path, concurrency: int, threads: int) -> None:
     found, lost = run(tmp_path, FRONT, "pool", concurrency, threads)
@@ -98,8 +101,22 @@ def test_threads_of_a_grpc_server(tmp_path: Path, concurrency: int, threads: int
         assert len(found) > 5 * len(lost), f"{len(found)} have their parents, {len(lost)} have none"
 
 
-def test_tasks_of_a_grpc_server_on_asyncio_have_no_false_parents(tmp_path: Path) -> None:
-    run(tmp_path, FRONT, "aio", 10)
+@needs_tasks
+@pytest.mark.parametrize("concurrency", [1, 10, 50])
+def test_tasks_of_a_grpc_server_on_asyncio(tmp_path: Path, concurrency: int) -> None:
+    """A task is not told from the one that it started, so there is a parent only where one request is open."""
+    found, lost = run(tmp_path, FRONT, "aio", concurrency)
+    assert {span.link for span in found} <= {"answer"}
+    if concurrency == 1:
+        assert len(found) > 2 * len(lost), f"{len(found)} have their parents, {len(lost)} have none"
+
+
+@pytest.mark.parametrize("concurrency", [1, 10, 50])
+def test_tasks_that_serve_http_and_call_by_grpc(tmp_path: Path, concurrency: int) -> None:
+    found, lost = run(tmp_path, FRONT, "http-aio", concurrency)
+    assert {span.link for span in found} <= {"thread"}
+    if concurrency == 1:
+        assert len(found) > 2 * len(lost), f"{len(found)} have their parents, {len(lost)} have none"
 
 
 @needs_node

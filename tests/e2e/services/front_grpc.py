@@ -2,10 +2,12 @@
 
 front_grpc.py HOW PORT LOG GRPC_PORT HTTP_PORT THREADS
 
-HOW: `pool` (gRPC, a pool of threads), `aio` (gRPC on asyncio), `http` (HTTP/1.1, a thread for each connection).
+HOW: `pool` (gRPC, a pool of threads), `aio` (gRPC on asyncio), `http` (HTTP/1.1, a thread for each connection),
+`http-aio` (HTTP/1.1 on asyncio).
 A request names a number (`/shop.Front/serve-NUMBER` or GET /serve-NUMBER). The handler calls
-`/shop.Back/first-NUMBER`, GET /second-NUMBER and `/shop.Back/third-NUMBER`, each on a connection that all handlers
-(HTTP: that one handler's thread) share, works a little in between, and logs one JSON line: its number and thread.
+`/shop.Back/first-NUMBER`, GET /second-NUMBER (not on asyncio) and `/shop.Back/third-NUMBER`, each on a connection
+that all handlers (HTTP: that one handler's thread) share, works a little in between, and logs one JSON line: its
+number and thread.
 
 front_grpc.py back PORT LOG: the gRPC service that is called; it logs the method of each call.
 front_grpc.py client PORT LOG COUNT CONCURRENCY: calls a front; one channel for all.
@@ -88,18 +90,28 @@ class Front(grpc.GenericRpcHandler):  # type: ignore[misc]
         return grpc.unary_unary_rpc_method_handler(serve)
 
 
-class AioFront(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, log: Log, grpc_port: int) -> None:
-        self._log = log
+class AioCalls:
+    """What a handler on asyncio calls."""
+
+    def __init__(self, grpc_port: int) -> None:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}")
+
+    async def all(self, number: str) -> None:
+        for which in ("first", "third"):
+            await asyncio.sleep(random.uniform(0, 0.004))
+            await self._channel.unary_unary(f"/shop.Back/{which}-{number}")(b"q", timeout=60)
+
+
+class AioFront(grpc.GenericRpcHandler):  # type: ignore[misc]
+    def __init__(self, log: Log, calls: AioCalls) -> None:
+        self._log = log
+        self._calls = calls
 
     def service(self, details: Any) -> Any:
         number = details.method.rpartition("-")[2]
 
         async def serve(_request: bytes, _context: Any) -> bytes:
-            for which in ("first", "third"):
-                await asyncio.sleep(random.uniform(0, 0.004))
-                await self._channel.unary_unary(f"/shop.Back/{which}-{number}")(b"q", timeout=60)
+            await self._calls.all(number)
             self._log.write(number=number)
             return b"done"
 
@@ -127,10 +139,28 @@ def serve_grpc(port: int, handler: Any, threads: int) -> None:
 
 
 async def serve_aio(port: int, log: Log, grpc_port: int) -> None:
-    server = grpc.aio.server(handlers=(AioFront(log, grpc_port),))
+    server = grpc.aio.server(handlers=(AioFront(log, AioCalls(grpc_port)),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
+
+
+async def serve_http_aio(port: int, log: Log, grpc_port: int) -> None:
+    calls = AioCalls(grpc_port)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            while (await reader.readline()).strip():
+                pass
+            number = line.split()[1].decode().rpartition("-")[2]
+            await calls.all(number)
+            log.write(number=number)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    await server.serve_forever()
 
 
 def serve_http(port: int, log: Log, calls: Calls) -> None:
@@ -180,6 +210,8 @@ def main() -> None:
         serve_grpc(port, Front(log, Calls(*numbers[:2])), numbers[2])
     elif how == "aio":
         asyncio.run(serve_aio(port, log, numbers[0]))
+    elif how == "http-aio":
+        asyncio.run(serve_http_aio(port, log, numbers[0]))
     else:
         serve_http(port, log, Calls(*numbers[:2]))
 
