@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from struct import Struct
 
-DIGEST = "aed6212e963432bb"
+DIGEST = "7a07981ca631dcfc"
 
 
 class EventType(IntEnum):
@@ -89,10 +89,10 @@ remote_port, error, opened_ts, opened_task, opened_cause, opened_pid, opened_tid
 opened_pad, rx_end, rx_last_ts, rx_tail, rx_tail_len, rx_pad, tx_end, tx_last_ts, tx_tail,
 tx_tail_len, tx_pad, local, remote."""
 
-CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIII")
+CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, other_end, other_last_ts, other_tail, other_tail_len, other_pad, position, turn,
-direction, data_len, body_len."""
+direction, data_len, body_len, wire_from, wire_end."""
 
 FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,

@@ -244,12 +244,15 @@ class Pairing:
         self._seen()
         if conversation.open and conversation.waits():
             conversation.pipelines = True
+            connection.forget_turn()
             if not connection.from_start:
                 # More may have been asked before the agent looked.
                 self._lose_order(conversation, request.at.ts, "", events)
         gaps = conversation.gaps
         gap = gaps[request.direction]
         gaps[1 - request.direction] = 0
+        if gap:
+            connection.forget_turn()
         if gap == _SINCE:
             # Another one was sent just before, and was not answered yet.
             conversation.lost = conversation.pipelines = True

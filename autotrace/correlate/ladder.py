@@ -10,7 +10,17 @@ from autotrace.correlate.causality import OpenRequests
 from autotrace.correlate.identity import Identity, Ids
 from autotrace.correlate.trace_headers import TraceContext, trace_context
 from autotrace.correlate.wire import Key, WireJoins
-from autotrace.model import Confidence, Connection, Direction, Exchange, Link, LinkMethod, Process, Role
+from autotrace.model import (
+    Confidence,
+    Connection,
+    Direction,
+    Exchange,
+    Link,
+    LinkMethod,
+    OnWire,
+    Process,
+    Role,
+)
 
 _AF_UNIX: Final = 1
 
@@ -46,6 +56,7 @@ class Correlator:
         self._process_of = process_of
         self._identity = None if host is None else Identity(host)
         self._wire = WireJoins(note, wire_capacity)
+        self._note = note
         self._requests: dict[int, OpenRequests] = {}
         self._undecided = UndecidedCalls(note)
 
@@ -105,7 +116,8 @@ class Correlator:
 
     def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
         key = exchange.wire_key(_RX)
-        client, conflict = self._wire.join(key) if key is not None else (None, False)
+        on_wire = exchange.on_wire(_RX) if exchange.connection.tls else None
+        client, conflict = self._wire.join(key, on_wire)
         context = trace_context(exchange.request_headers)
         ids = self._ids(key, exchange, client)
         made_here = False
@@ -114,11 +126,14 @@ class Correlator:
             if client.link.suppressed:
                 link = _child(_HEADER, "trace header made by the sending process", ids, client)
             else:
-                link = _child(_WIRE, _wire_evidence(exchange), ids, client)
+                link = _child(_WIRE, _wire_evidence(exchange, client, on_wire), ids, client)
         elif context is not None:
             link = _adopt(context, f"{context.header} header", ids[0])
         elif conflict:
             link = _root("two requests claim these bytes", ids, 1)
+        elif key is None and on_wire is None:
+            self._note("correlate", "wire_position_unknown")
+            link = _root("no trace header, and which bytes of the connection these are is not known", ids, 0)
         else:
             link = _root("no trace header, and the sender is not traced on this host", ids, 0)
         exchange.link = link
@@ -155,8 +170,11 @@ class Correlator:
         ):
             self._undecided.wait(exchange, requests.only_open(exchange))
         requests.called(exchange)
-        if key is not None:
-            self._wire.sent(key, exchange)
+        on_wire = exchange.on_wire(_TX) if exchange.connection.tls and exchange.method else None
+        if key is not None or on_wire is not None:
+            self._wire.sent(exchange, key, on_wire)
+        elif exchange.method:
+            self._note("correlate", "wire_position_unknown")
         return link
 
     def _ids(self, key: Key | None, exchange: Exchange, client: Exchange | None) -> Ids:
@@ -194,9 +212,14 @@ def _root(evidence: str, ids: Ids, candidates: int) -> Link:
     return Link(_NONE, _UNCLAIMED, evidence, trace_id, span_id, 0, None, candidates)
 
 
-def _wire_evidence(exchange: Exchange) -> str:
+def _wire_evidence(exchange: Exchange, client: Exchange, on_wire: OnWire | None) -> str:
+    connection = exchange.connection
     if exchange.stream:
         return f"same HTTP/2 stream {exchange.stream} of one connection on both ends"
-    if exchange.connection.family == _AF_UNIX:
+    if connection.family == _AF_UNIX:
         return f"same byte {exchange.position} on both ends"
+    if connection.tls and connection.from_start and client.connection.from_start:
+        return f"same byte {exchange.position} of the plaintext on both ends"
+    if on_wire is not None:
+        return f"the only request sent between TCP sequence numbers {on_wire.start} and {on_wire.end}"
     return f"same TCP sequence number {exchange.position & 0xFFFFFFFF} on both ends"

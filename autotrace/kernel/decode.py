@@ -53,7 +53,7 @@ def decode(record: bytes) -> Event:
             kind, size, _ts, conn, _pid, _tid,
             at_ts, task, cause, pid, tid, run, _pad,
             other_end, other_last_ts, other_tail, tail_len, _other_pad,
-            position, turn, direction, data_len, body_len,
+            position, turn, direction, data_len, body_len, wire_from, wire_end,
         ) = _unpack_chunk(record)  # fmt: skip
         if kind == _CHUNK_TYPE:
             if size != _CHUNK_SIZE + data_len or size > len(record) or direction > 1:
@@ -71,6 +71,8 @@ def decode(record: bytes) -> Event:
                     other_last_ts,
                     other_tail[8 - tail_len :] if 0 < tail_len <= 8 else b"",
                     body_len,
+                    wire_from,
+                    wire_end,
                 ),
             )
     kind = int.from_bytes(record[:4], "little")

@@ -9,7 +9,7 @@ Times are nanoseconds. Unless a name says `unix`, they are on the kernel's monot
 (`CLOCK_MONOTONIC`, what `bpf_ktime_get_ns` returns).
 """
 
-from autotrace.model.connections import Connection
+from autotrace.model.connections import Connection, OnWire
 from autotrace.model.context import Context, Direction, Role, new_tuple
 from autotrace.model.events import (
     Chunk,
@@ -84,6 +84,7 @@ __all__ = [
     "LinkMethod",
     "Message",
     "MessageEnd",
+    "OnWire",
     "PairingEvent",
     "Probe",
     "Process",

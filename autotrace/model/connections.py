@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from autotrace.model.context import Context, Direction
+
+
+class OnWire(NamedTuple):
+    """Where the ciphertext of a message begins, as far as one end of a TLS connection can tell.
+
+    `way` is the direction's name, the same at both ends. The sender knows a TCP sequence number, `start`, at or
+    behind which the ciphertext begins (`end` is 0); the receiver a range, from `start` to before `end`. The first
+    `start` is in the receiver's range, and that of no other request is, if its client waits for its answers: the
+    range starts at what was received when the receiver began to send last. So what begins in it has no answer yet.
+    """
+
+    way: str
+    start: int
+    end: int
+
+    def holds(self, sent: int) -> bool:
+        """Tell if `sent`, the sender's `start`, is in the receiver's range. Sequence numbers wrap at 32 bits."""
+        return (sent - self.start) & 0xFFFFFFFF < (self.end - self.start) & 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -28,6 +47,8 @@ class Connection:
     """Requests seen so far on this connection."""
     multiplexed: bool = False
     """Its exchanges are streams (HTTP/2): each message says which one it belongs to."""
+    _turn: tuple[Direction, int, int, int] | None = field(default=None, init=False, repr=False, compare=False)
+    """What `turn_begins` was told last."""
     _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)
     """By direction: what stands before and behind the position in its wire keys. Made when first needed."""
 
@@ -60,6 +81,24 @@ class Connection:
             self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
         before, behind = self._wire_names[direction]
         return f"('stream', {before}{stream}{behind})"
+
+    def turn_begins(self, direction: Direction, position: int, start: int, end: int) -> None:
+        """Plaintext of TLS begins a turn; see `Chunk` for `start` and `end`."""
+        self._turn = direction, position, start, end
+
+    def forget_turn(self) -> None:
+        """The request that begins this turn may not be the only one that waits for its answer."""
+        self._turn = None
+
+    def on_wire(self, direction: Direction, position: int) -> OnWire | None:
+        """Tell where the ciphertext of a message is whose plaintext begins at `position`; None if it is not known.
+        It did not begin a turn then, or it may not be the only one that waits."""
+        if self._turn is None or self._turn[0] != direction or self._turn[1] != position:
+            return None
+        if not self._wire_names:
+            self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
+        before, behind = self._wire_names[direction]
+        return OnWire(before + behind, self._turn[2], self._turn[3])
 
     def _name_wire(self, receives: bool) -> tuple[str, str]:
         if self.family == 1:

@@ -49,6 +49,9 @@ class Chunk(NamedTuple):
     (else `other_last_ts` is 0), where the other direction stood when this turn began: its end position, the
     time its last byte moved, and its last bytes (at most 8). `body_size` bytes of a message's body followed the
     data in the same call and stayed in the kernel.
+
+    Of TLS, on the first chunk of a turn only: the ciphertext of its first byte stands at or behind the TCP sequence
+    number `wire_from` and, if the turn was received, before `wire_end`. 0: not known.
     """
 
     conn: int
@@ -61,6 +64,8 @@ class Chunk(NamedTuple):
     other_last_ts: int
     other_tail: bytes
     body_size: int = 0
+    wire_from: int = 0
+    wire_end: int = 0
 
 
 class FramesOrigin(IntEnum):

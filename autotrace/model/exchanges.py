@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
-from autotrace.model.connections import Connection
+from autotrace.model.connections import Connection, OnWire
 from autotrace.model.context import Context, Direction, Role
 from autotrace.model.messages import Rpc
 
@@ -132,6 +132,12 @@ class Exchange:
         if self.stream:
             return self.connection.stream_key(direction, self.stream)
         return self.connection.wire_key(direction, self.position)
+
+    def on_wire(self, direction: Direction) -> OnWire | None:
+        """Tell where the request's ciphertext begins; None if that is not known, or nothing is encrypted."""
+        if self.stream:
+            return None
+        return self.connection.on_wire(direction, self.position)
 
 
 class ExchangeStarted(NamedTuple):

@@ -131,7 +131,10 @@ class StreamTable:
 
     def chunk(self, event: Chunk) -> Result | None:
         """Captured bytes. None if nothing came of them."""
-        conn, direction, turn, position, data, at, other_end, other_last_ts, other_tail, body_size = event
+        (
+            conn, direction, turn, position, data, at, other_end, other_last_ts, other_tail, body_size, wire_from,
+            wire_end,
+        ) = event  # fmt: skip
         stream = self._streams.get(conn)
         if stream is None:
             self._note("streams", "bytes_of_unknown_connection")
@@ -162,8 +165,14 @@ class StreamTable:
                 messages += parser.missed(direction, position, at.ts, b"")
             elif other_end != stream.ends[other]:
                 messages += parser.progress(other, other_end, other_last_ts, other_tail)
-        more = parser.data(direction, position, data, at, body_size)
-        stream.ends[direction] = position + len(data) + body_size
+        if wire_from:
+            stream.connection.turn_begins(direction, position, wire_from, wire_end)
+        end = position + len(data) + body_size
+        if not first and stream.ends[direction] < 0 and self._goes_on(stream, direction, data):
+            more = parser.missed(direction, end, at.ts, b"")
+        else:
+            more = parser.data(direction, position, data, at, body_size)
+        stream.ends[direction] = end
         messages = messages + more if messages else more
         if not messages:
             return None
@@ -233,6 +242,10 @@ class StreamTable:
         parser = stream.parser or stream.frame_parser
         messages = parser.close(ts, False) if parser and not stream.stopped else []
         return stream.connection, messages
+
+    def _goes_on(self, stream: _Stream, direction: Direction, data: bytes) -> bool:
+        """Tell if the first bytes of a direction are the rest of something that began before the agent looked."""
+        return not stream.connection.from_start and self._parser_for(direction, data) is None
 
     def _not_recognised(self, stream: _Stream, turn: int) -> None:
         if turn == stream.unrecognised_turn:

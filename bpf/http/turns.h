@@ -259,15 +259,11 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	return known == wanted;
 }
 
-/* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
- * if memory that had to be read could not be: user memory that was never touched is not there before the call
- * itself needs it.
- *
- * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
- * position that was captured already, and only what is new is sent.
- */
-static __always_inline bool capture(const struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
-				    const struct user_bytes *bytes, const struct at_context *at)
+/* What `capture` does, with plaintext of TLS. If a turn begins with it, its ciphertext begins at or behind `from` and
+ * before `end`; see at_chunk_event. */
+static __always_inline bool capture_plaintext(const struct conn *conn, struct sock *sk, __u32 direction,
+					      __u64 position, const struct user_bytes *bytes,
+					      const struct at_context *at, __u32 from, __u32 end)
 {
 	__u32 slot = 0;
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
@@ -286,6 +282,8 @@ static __always_inline bool capture(const struct conn *conn, struct sock *sk, __
 	scratch->event.at = *at;
 	scratch->event.position = position;
 	scratch->event.direction = direction;
+	scratch->event.wire_from = conn->speaker == direction ? 0 : from;
+	scratch->event.wire_end = conn->speaker == direction ? 0 : end;
 	if (conn->protocol == PROTOCOL_HTTP2) {
 		done = walk_described((__u64)sk, slot);
 	} else {
@@ -297,6 +295,19 @@ static __always_inline bool capture(const struct conn *conn, struct sock *sk, __
 	}
 	scratch->taken = 0;
 	return done != 0;
+}
+
+/* `bytes` move on the connection of `sk` in `direction`; the first of them has stream position `position`. Returns 0
+ * if memory that had to be read could not be: user memory that was never touched is not there before the call
+ * itself needs it.
+ *
+ * Positions make this idempotent: a write that was refused or cut short and is tried again starts at a
+ * position that was captured already, and only what is new is sent.
+ */
+static __always_inline bool capture(const struct conn *conn, struct sock *sk, __u32 direction, __u64 position,
+				    const struct user_bytes *bytes, const struct at_context *at)
+{
+	return capture_plaintext(conn, sk, direction, position, bytes, at, 0, 0);
 }
 
 /* Do the last bytes before `end` tell something that is not known, as the end of a chunked body does? */

@@ -137,6 +137,10 @@ struct at_chunk_event { /* AT_CHUNK; data_len bytes follow */
 	__u32 direction; /* enum at_direction */
 	__u32 data_len;
 	__u32 body_len; /* bytes of a message's body that followed the data, and stayed in the kernel */
+	/* TLS, on a turn's first chunk: the ciphertext of its first byte stands at or behind the TCP sequence number
+	 * wire_from and, of a turn that was received, before wire_end. 0: not known. */
+	__u32 wire_from;
+	__u32 wire_end;
 };
 
 /* AT_FRAMES; data_len bytes follow: frames of one direction without what nobody needs, see bpf/grpc/walk.h. The first

@@ -10,15 +10,34 @@
 
 #include "../http/turns.h"
 
-/* Plaintext that a call of a TLS library is about to encrypt. */
-static __always_inline void capture_write(const struct at_watched *process, struct thread *thread, __u64 sk,
-					  struct conn *conn, struct user_bytes *bytes)
+/* The connection is about to send more in its turn. If it received something meanwhile that nobody saw, this is the next
+ * turn: the first answer on a connection older than the probes can come to a call that began before them. */
+static __always_inline void end_missed_turn(struct conn *conn, __u32 heard)
 {
-	__u64 cause = conn->speaker == AT_TX ? 0 : take_cause(thread, conn->id);
-	struct at_context at;
+	if (conn->speaker != AT_TX || conn->reach[AT_RX].last_ts || conn->flags & AT_CONN_FROM_START ||
+	    conn->heard == heard)
+		return;
+	conn->speaker = AT_RX;
+	conn->turn++;
+	/* How long it was is not known: a byte stands for it. */
+	conn->reach[AT_RX].end++;
+	conn->reach[AT_RX].last_ts = bpf_ktime_get_ns();
+}
 
+/* Plaintext that a call of a TLS library encrypts; `late` if its ciphertext may have been sent already. */
+static __always_inline void capture_write(const struct at_watched *process, struct thread *thread, __u64 sk,
+					  struct conn *conn, struct user_bytes *bytes, bool late)
+{
+	__u32 from = late ? 0 : wire_position(conn, sk, AT_TX);
+	__u32 heard = wire_position(conn, sk, AT_RX);
+	struct at_context at;
+	__u64 cause;
+
+	end_missed_turn(conn, heard);
+	conn->heard = heard;
+	cause = conn->speaker == AT_TX ? 0 : take_cause(thread, conn->id);
 	fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
-	capture(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at);
+	capture_plaintext(conn, (struct sock *)sk, AT_TX, conn->reach[AT_TX].end, bytes, &at, from, 0);
 }
 
 /* If `call`, in which the thread is, is a write of a TLS library whose connection was not known when it began, and is
@@ -32,7 +51,7 @@ static __always_inline void capture_waiting_write(const struct at_watched *proce
 	    call->session != plaintext_session(conn) || call->run != thread->run)
 		return;
 	call->captured = 1;
-	capture_write(process, thread, sk, conn, &bytes);
+	capture_write(process, thread, sk, conn, &bytes, 0);
 }
 
 static __always_inline void send_begins(const struct at_watched *process, struct thread *thread,

@@ -69,6 +69,16 @@ static __always_inline void start_plaintext(struct conn *conn)
 	__builtin_memset(conn->dirty, 0, sizeof(conn->dirty));
 }
 
+/* The TCP sequence number up to which a direction has come; 0 if it is no TCP. */
+static __always_inline __u32 wire_position(const struct conn *conn, __u64 sk, __u32 direction)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	if (conn->family == AF_UNIX)
+		return 0;
+	return direction == AT_TX ? BPF_CORE_READ(tcp, write_seq) : BPF_CORE_READ(tcp, copied_seq);
+}
+
 /* What the connection says is TLS records: its own bytes, or the plaintext of its session. The turn that began with them
  * goes on being counted as such until a session is bound: see HELLO_TURNS. */
 static __always_inline void mark_tls(struct conn *conn)
@@ -76,6 +86,8 @@ static __always_inline void mark_tls(struct conn *conn)
 	__u32 turn = conn->turn;
 	__u8 speaker = conn->speaker;
 
+	if (!conn->tls)
+		conn->heard = conn->reach[AT_RX].end;
 	start_plaintext(conn);
 	conn->turn = turn;
 	conn->speaker = speaker;
@@ -260,6 +272,8 @@ __noinline int tls_bytes_move(__u64 sk, __u32 direction)
 		conn->speaker = direction;
 		conn->turn++;
 	}
+	if (!conn->ssl && direction == AT_TX)
+		conn->heard = wire_position(conn, sk, AT_RX);
 	inside = in_tls_call(thread) ? thread->tls_call.session : 0;
 	if (inside && inside == conn->ssl)
 		return 0;

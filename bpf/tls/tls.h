@@ -104,6 +104,8 @@ __noinline int records_move(__u64 id, __u32 direction, __u32 nested, __u64 g)
 		conn->speaker = direction;
 		conn->turn++;
 	}
+	if (!conn->inner && direction == AT_TX)
+		conn->heard = wire_position(conn, sk, AT_RX);
 	if (!caller) {
 		keep_signs(thread, conn, sk, id, conn->inner, direction);
 		return 0;
@@ -127,7 +129,7 @@ static __always_inline bool call_begins(const struct at_watched *process, struct
 	if (!conn)
 		return 0;
 	if (!carries(conn, call->session))
-		capture_write(process, thread, session->sk, conn, &bytes);
+		capture_write(process, thread, session->sk, conn, &bytes, 0);
 	call->captured = 1;
 	return carries(conn, call->session); /* as these bytes may have shown */
 }
@@ -237,7 +239,8 @@ static __always_inline void plaintext_received(const struct at_watched *process,
 		tell_what_was_sent(thread, (struct sock *)sk);
 	set_cause(thread, conn->id);
 	fill_context(&at, process, thread, now, 0);
-	capture(conn, (struct sock *)sk, AT_RX, from, bytes, &at);
+	capture_plaintext(conn, (struct sock *)sk, AT_RX, from, bytes, &at, conn->heard,
+			  wire_position(conn, sk, AT_RX));
 	if (carries(conn, id)) /* as these bytes may have shown */
 		return;
 	moved(conn, AT_RX, from + bytes->length, bytes, now);
@@ -250,7 +253,7 @@ static __always_inline void plaintext_sent(const struct at_watched *process, str
 {
 	/* Its connection became known inside the call only. */
 	if (!captured && bytes->base)
-		capture_write(process, thread, sk, conn, bytes);
+		capture_write(process, thread, sk, conn, bytes, 1);
 	if (carries(conn, id))
 		return;
 	moved(conn, AT_TX, conn->reach[AT_TX].end + bytes->length, bytes, bpf_ktime_get_ns());

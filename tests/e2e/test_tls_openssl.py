@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Traced, free_ports, listening, log_entries, running, shell, wait_for
+from harness import SERVICES, Traced, free_ports, listening, log_entries, shell, wait_for
 from kernel_state import entries
 from tls import Tls, only_copies, reads
 
@@ -25,12 +25,6 @@ def commands(tmp_path: Path, server: str, client: str) -> tuple[list[str], int]:
         f"{run}/tls_server.py {port} {tls.folder} {tmp_path}/server.log {server}",
         f"{run}/tls_client.py {port} {tls.folder} {tmp_path}/client.log {client} {connections}",
     ), port
-
-
-def established(port: int) -> int:
-    """How many ends of connections with this port there are."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return sum(row[3] == "01" and f":{port:04X}" in row[1] + row[2] for row in rows)
 
 
 def finished(log: Path) -> bool:
@@ -71,37 +65,6 @@ def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> N
     for span in result.client():
         assert span.attributes["url.full"] == f"https://localhost:{port}{span.path}"
         assert span.attributes["network.peer.port"] == port
-
-
-@pytest.mark.parametrize("kind", ["threads", "asyncio"])
-def test_connections_older_than_the_agent(tmp_path: Path, kind: str) -> None:
-    """What an agent that came late tells of a connection is true, but its first exchange may be missing. Each end
-    counts the plaintext from where it was first seen, so the ends are not joined."""
-    command, port = commands(tmp_path, kind, kind)
-    with running(command, port) as services:
-        (tmp_path / "start").touch()
-        wait_for(lambda: established(port) == CONNECTIONS[kind] * 2, "the client's connections")
-        options = (*only_copies(tmp_path), "--pid", str(services.pid))
-        with Traced(tmp_path / "agent", [], options) as agent:
-            reads(agent, "libssl.so.3")
-            (tmp_path / "go").touch()
-            wait_for(lambda: finished(tmp_path / "client.log"), "the client")
-            result = agent.finish()
-    result.check_ledger()
-    truth = {(entry["path"], entry["peer"]) for entry in log_entries(tmp_path / "server.log")}
-    seen = [(s.path, s.attributes["client.port"]) for s in result.server()]
-    assert len(set(seen)) == len(seen)
-    assert set(seen) <= truth
-    # The last connection of blocking clients is made after the agent came.
-    assert len(seen) >= len(truth) - CONNECTIONS[kind]
-    sent = [s.path for s in result.client()]
-    assert len(sent) >= len(truth) - CONNECTIONS[kind]
-    assert set(sent) <= {path for path, _ in truth}
-    for span in result.server():
-        is_new = span.path.startswith(f"/c/{CONNECTIONS[kind]}/")
-        assert span.link == ("wire" if is_new else "none")
-        parent = result.parent_of(span)
-        assert (parent and parent.path) == (span.path if is_new else None)
 
 
 def test_no_secret_leaves_the_kernel(tmp_path: Path) -> None:

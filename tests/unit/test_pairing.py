@@ -282,6 +282,24 @@ def test_what_was_missed_while_a_request_waited_shows_that_the_client_pipelines(
     assert books.dropped == {"pipelined_answers_unknown": 1}
 
 
+def test_where_ciphertext_is_names_a_request_only_if_no_other_waits(pairing: Pairing) -> None:
+    def known(conn: Connection, *messages: Message) -> bool:
+        asked = messages[-1]
+        assert isinstance(asked, Request)
+        conn.turn_begins(RX, asked.position, 100, 200)
+        (exchange,) = started(pairing.messages(conn, messages))
+        return exchange.on_wire(RX) is not None
+
+    conn = connection()
+    assert known(conn, request(1))
+    assert not known(conn, end(1, RX), request(2))
+    assert known(conn, end(2, RX), response(3), end(3, TX), response(4), request(5))
+    # Another one may be in what was not understood.
+    conn = connection(2)
+    assert not known(conn, ProtocolError(RX, 1, 1, "malformed_start_line"), request(2))
+    assert known(conn, end(2, RX), response(3), end(3, TX), request(4))
+
+
 def test_pipelined_requests_of_an_older_connection_are_given_up(pairing: Pairing, books: Books) -> None:
     """The first response may answer what was asked before the agent looked."""
     conn = connection(from_start=False)

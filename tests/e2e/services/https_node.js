@@ -6,10 +6,11 @@ const https = require("node:https");
 
 const [port, folder, log, backend] = process.argv.slice(2);
 const certificate = fs.readFileSync(`${folder}/cert.pem`);
+const patient = { keepAliveTimeout: 600_000 };
 const agent = new https.Agent({ keepAlive: true, ca: certificate });
 
 https
-  .createServer({ cert: certificate, key: fs.readFileSync(`${folder}/key.pem`) }, (request, response) => {
+  .createServer({ cert: certificate, key: fs.readFileSync(`${folder}/key.pem`), ...patient }, (request, response) => {
     request.resume();
     request.on("end", () => {
       const options = { host: "localhost", port: backend, path: request.url, agent };

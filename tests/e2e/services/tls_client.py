@@ -1,8 +1,8 @@
-"""An HTTPS/1.1 client: `tls_client.py PORT FOLDER LOG threads|asyncio|uvloop CONNECTIONS REQUESTS START GO`.
+"""An HTTPS/1.1 client: `tls_client.py PORT FOLDER LOG KIND CONNECTIONS REQUESTS START GO [EARLY]`.
 
 Once the file START exists it opens CONNECTIONS connections. Once GO exists it makes REQUESTS requests on each:
-one after another (threads), or all connections at once (asyncio). Every second request is a POST. Each request is
-logged as a JSON line, with the client's port. Then it waits until it is ended.
+one after another (KIND threads), or all connections at once (asyncio, uvloop). EARLY of them do not wait for GO.
+Every second one is a POST. Each is logged as a JSON line, with the client's port. Then it waits until it is ended.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ PORT, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
 LOG = Path(sys.argv[3]).open("a", buffering=1)  # noqa: SIM115
 CONNECTIONS, REQUESTS = int(sys.argv[5]), int(sys.argv[6])
 START, GO = Path(sys.argv[7]), Path(sys.argv[8])
+EARLY = int(sys.argv[9]) if len(sys.argv) > 9 else 0
 CONTEXT = ssl.create_default_context(cafile=str(FOLDER / "cert.pem"))
 
 
@@ -39,20 +40,15 @@ def threads():
     opened = []
     for _ in range(CONNECTIONS):
         plain = socket.create_connection(("127.0.0.1", PORT))
-        opened.append(CONTEXT.wrap_socket(plain, server_hostname="localhost", session=session))
+        wrapped = CONTEXT.wrap_socket(plain, server_hostname="localhost", session=session)
+        opened.append((wrapped, wrapped.makefile("rb")))
+    for i, (connection, file) in enumerate(opened):
+        for number in range(EARLY):
+            exchange(connection, file, i, number)
     wait_for(GO)
-    for i, connection in enumerate(opened):
-        file = connection.makefile("rb")
-        for number in range(REQUESTS):
-            path, message = request(i, number)
-            connection.sendall(message)
-            status = int(file.readline().split()[1])
-            length = 0
-            while (field := file.readline().strip()) != b"":
-                if field.lower().startswith(b"content-length:"):
-                    length = int(field.split(b":")[1])
-            file.read(length)
-            log(path, connection.getsockname()[1], status)
+    for i, (connection, file) in enumerate(opened):
+        for number in range(EARLY, REQUESTS):
+            exchange(connection, file, i, number)
         session = session or connection.session
     # Another connection resumes the session of the first.
     with (
@@ -65,6 +61,18 @@ def threads():
         log(path, connection.getsockname()[1], status)
 
 
+def exchange(connection, file, i, number):
+    path, message = request(i, number)
+    connection.sendall(message)
+    status = int(file.readline().split()[1])
+    length = 0
+    while (field := file.readline().strip()) != b"":
+        if field.lower().startswith(b"content-length:"):
+            length = int(field.split(b":")[1])
+    file.read(length)
+    log(path, connection.getsockname()[1], status)
+
+
 def wait_for(file):
     while not file.exists():
         time.sleep(0.01)
@@ -74,9 +82,10 @@ async def one(i, opened, go):
     reader, writer = await asyncio.open_connection(
         "127.0.0.1", PORT, ssl=CONTEXT, server_hostname="localhost"
     )
-    opened.release()
-    await go.wait()
     for number in range(REQUESTS):
+        if number == EARLY:
+            opened.release()
+            await go.wait()
         path, message = request(i, number)
         writer.write(message)
         status = int((await reader.readline()).split()[1])

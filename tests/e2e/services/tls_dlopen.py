@@ -6,6 +6,7 @@ JSON line with the client's port.
 
 import ctypes
 import json
+import re
 import socket
 import sys
 from pathlib import Path
@@ -36,7 +37,11 @@ def serve(libssl, ssl, peer):
             got = libssl.SSL_read(ssl, buffer, len(buffer))
             received += buffer.raw[:got]
         head, _, received = received.partition(b"\r\n\r\n")
-        path = head.split()[1].decode()
+        length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+        while len(received) < (int(length[1]) if length else 0):
+            received += buffer.raw[: libssl.SSL_read(ssl, buffer, len(buffer))]
+        received = b""
+        path = head.split()[1].decode().partition("?")[0]
         LOG.write(json.dumps({"path": path, "peer": peer}) + "\n")
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
         assert libssl.SSL_write(ssl, answer, len(answer)) == len(answer)

@@ -12,6 +12,7 @@ from autotrace.model import (
     Confidence,
     Connection,
     Context,
+    Direction,
     Exchange,
     Link,
     LinkMethod,
@@ -226,6 +227,53 @@ def test_both_ends_of_a_connection_are_joined(host: Host) -> None:
     back = host.received(call)
     assert_child(back, call, LinkMethod.WIRE, Confidence.EXACT)
     assert link(back).evidence == f"same TCP sequence number {call.position} on both ends"
+
+
+def tls_ends(call_from_start: bool, served_from_start: bool) -> tuple[Connection, Connection]:
+    near, far = ("127.0.0.1", 5000), ("127.0.0.1", 443)
+    return (
+        Connection(8, 1, AF_INET, 0, 0, 1, *near, *far, call_from_start, None, True),
+        Connection(9, 2, AF_INET, 0, 0, 1, *far, *near, served_from_start, None, True),
+    )
+
+
+@pytest.mark.parametrize(("near", "far"), [(True, True), (True, False), (False, True), (False, False)])
+def test_both_ends_of_a_tls_connection_of_any_age_are_joined(host: Host, near: bool, far: bool) -> None:
+    ours, theirs = tls_ends(near, far)
+    # Each end counts the plaintext from where it saw it first.
+    ours.turn_begins(Direction.TX, 0, 1000, 0)
+    theirs.turn_begins(Direction.RX, 0 if near and far else 77, 1000, 1200)
+    call = host.exchange(Role.CLIENT, ours, host.at(1), position=0)
+    host.correlator.started(call)
+    back = host.exchange(Role.SERVER, theirs, host.at(2, pid=2), position=0 if near and far else 77)
+    host.correlator.started(back)
+    assert_child(back, call, LinkMethod.WIRE, Confidence.EXACT)
+    assert link(back).evidence == (
+        "same byte 0 of the plaintext on both ends"
+        if near and far
+        else "the only request sent between TCP sequence numbers 1000 and 1200"
+    )
+    assert not host.notes
+
+
+def test_plaintext_that_both_ends_counted_is_joined_by_nothing_else(host: Host) -> None:
+    ours, theirs = tls_ends(True, True)
+    ours.turn_begins(Direction.TX, 0, 1000, 0)
+    theirs.turn_begins(Direction.RX, 77, 1000, 1200)
+    host.correlator.started(host.exchange(Role.CLIENT, ours, host.at(1), position=0))
+    back = host.exchange(Role.SERVER, theirs, host.at(2, pid=2), position=77)
+    host.correlator.started(back)
+    assert_root(back, 0)
+
+
+def test_an_older_tls_connection_whose_position_is_not_known_is_counted(host: Host) -> None:
+    ours, theirs = tls_ends(False, False)
+    host.correlator.started(host.exchange(Role.CLIENT, ours, host.at(1), position=0))
+    back = host.exchange(Role.SERVER, theirs, host.at(2, pid=2), position=0)
+    host.correlator.started(back)
+    assert_root(back, 0)
+    assert "is not known" in link(back).evidence
+    assert host.notes == {"wire_position_unknown": 2}
 
 
 def test_both_ends_of_a_unix_connection_are_joined(host: Host) -> None:

@@ -34,7 +34,7 @@ def finish(exchange: Exchange, end_ns: int, status: int = 200) -> Exchange:
 
 def test_a_key_is_joined_once(joins: WireJoins, notes: Counter[str]) -> None:
     sender = client()
-    joins.sent("k", sender)
+    joins.sent(sender, "k")
     assert joins.join("other") == (None, False)
     assert joins.join("k") == (sender, False)
     assert joins.join("k") == (None, True)
@@ -43,19 +43,19 @@ def test_a_key_is_joined_once(joins: WireJoins, notes: Counter[str]) -> None:
 
 def test_a_joined_key_is_free_again_when_its_sender_has_ended(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client(5)
-    joins.sent("k", first)
+    joins.sent(first, "k")
     joins.join("k")
     joins.ended(finish(first, 4))
     assert len(joins) == 0
-    joins.sent("k", second)
+    joins.sent(second, "k")
     assert joins.join("k") == (second, False)
     assert not notes
 
 
 def test_two_open_senders_of_one_key_are_both_left_out(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client()
-    joins.sent("k", first)
-    joins.sent("k", second)
+    joins.sent(first, "k")
+    joins.sent(second, "k")
     assert joins.join("k") == (None, True)
     joins.ended(finish(second, 2))
     joins.ended(finish(first, 2))
@@ -65,30 +65,30 @@ def test_two_open_senders_of_one_key_are_both_left_out(joins: WireJoins, notes: 
 
 def test_an_answered_request_that_went_elsewhere_is_forgotten(joins: WireJoins) -> None:
     sender = client()
-    joins.sent("k", sender)
+    joins.sent(sender, "k")
     joins.ended(finish(sender, 2))
     assert len(joins) == 0
 
 
 def test_an_unanswered_request_can_be_joined_for_a_while(joins: WireJoins) -> None:
     early, late = client(), client()
-    joins.sent("early", early)
-    joins.sent("late", late)
+    joins.sent(early, "early")
+    joins.sent(late, "late")
     joins.ended(finish(early, 2, status=0))
     joins.ended(finish(late, 2, status=0))
-    joins.sent("x", client(2 + KEEP_UNANSWERED_NS))
+    joins.sent(client(2 + KEEP_UNANSWERED_NS), "x")
     assert joins.join("early") == (early, False)
-    joins.sent("y", client(3 + KEEP_UNANSWERED_NS))
+    joins.sent(client(3 + KEEP_UNANSWERED_NS), "y")
     assert joins.join("late") == (None, False)
     assert len(joins) == 2
 
 
 def test_a_recurring_key_belongs_to_its_latest_sender(joins: WireJoins, notes: Counter[str]) -> None:
     first, second = client(), client(5)
-    joins.sent("k", first)
+    joins.sent(first, "k")
     joins.ended(finish(first, 2, status=0))
-    joins.sent("k", second)
-    joins.sent("x", client(3 + KEEP_UNANSWERED_NS))
+    joins.sent(second, "k")
+    joins.sent(client(3 + KEEP_UNANSWERED_NS), "x")
     assert joins.join("k") == (second, False)
     assert not notes
 
@@ -96,7 +96,7 @@ def test_a_recurring_key_belongs_to_its_latest_sender(joins: WireJoins, notes: C
 def test_the_oldest_goes_first_when_it_is_full(joins: WireJoins, notes: Counter[str]) -> None:
     senders = [client(n) for n in range(1, 6)]
     for n, sender in enumerate(senders):
-        joins.sent(str(n), sender)
+        joins.sent(sender, str(n))
     assert len(joins) == 3
     assert notes == {"wire_evicted": 2}
     assert joins.join("0") == (None, False)

@@ -46,12 +46,18 @@ NO_REACH = (0, 0, b"", 0, 0)
 NO_CONTEXT = (0,) * 7
 
 
-def chunk(data: bytes, direction: int = 0, other: tuple[Any, ...] = NO_REACH, body_size: int = 0) -> bytes:
+def chunk(
+    data: bytes,
+    direction: int = 0,
+    other: tuple[Any, ...] = NO_REACH,
+    body_size: int = 0,
+    wire: tuple[int, int] = (0, 0),
+) -> bytes:
     size = abi.CHUNK_EVENT.size + len(data)
     at = (4_999, 77, 12_345, PID, TID, 6, 0)
     return (
         abi.CHUNK_EVENT.pack(
-            *header(TYPE.CHUNK, size), *at, *other, 1 << 33, 4, direction, len(data), body_size
+            *header(TYPE.CHUNK, size), *at, *other, 1 << 33, 4, direction, len(data), body_size, *wire
         )
         + data
     )
@@ -111,6 +117,8 @@ def test_a_chunk() -> None:
     at = Context(ts=4_999, pid=PID, tid=TID, task=77, run=6, cause=12_345)
     assert event == Chunk(CONN, Direction.RX, 4, 1 << 33, b"GET /", at, 500, 400, b"end")
     assert decode(chunk(b"", direction=1)) == Chunk(CONN, Direction.TX, 4, 1 << 33, b"", at, 0, 0, b"")
+    ciphertext = decode(chunk(b"", direction=1, body_size=6, wire=(7, 8)))
+    assert ciphertext == Chunk(CONN, Direction.TX, 4, 1 << 33, b"", at, 0, 0, b"", 6, 7, 8)
 
 
 def test_a_runtimes_word_on_a_request() -> None:
@@ -236,7 +244,7 @@ def test_a_record_that_is_cut_short_is_refused_at_every_byte(record: bytes) -> N
 def test_what_no_kernel_side_of_this_version_sends_is_refused() -> None:
     whole = chunk(b"GET /")
     longer = bytearray(whole)
-    struct.pack_into("<I", longer, abi.CHUNK_EVENT.size - 8, 6)
+    struct.pack_into("<I", longer, abi.CHUNK_EVENT.size - 16, 6)
     for record, reason in [
         (bytes(longer), "6 bytes of data"),
         (chunk(b"x", direction=2), "CHUNK"),
@@ -302,7 +310,7 @@ def test_what_was_packed_comes_out(
     event = decode(chunk(data, direction, reach(end, last_ts, tail), body_size))
     assert isinstance(event, Chunk)
     assert (event.data, event.direction) == (data, Direction(direction))
-    assert event[6:] == (end, last_ts, tail, body_size)
+    assert event[6:] == (end, last_ts, tail, body_size, 0, 0)
 
 
 @given(st.from_regex(r"[!-~]{1,107}", fullmatch=True), st.booleans())

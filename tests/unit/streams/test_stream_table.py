@@ -1,6 +1,15 @@
 """What the table does with connections whose protocol does not show at once."""
 
-from autotrace.model import Chunk, Connection, ConnectionOpened, Context, Direction, ProtocolError, Request
+from autotrace.model import (
+    Chunk,
+    Connection,
+    ConnectionOpened,
+    Context,
+    Direction,
+    ProtocolError,
+    Request,
+    Response,
+)
 from autotrace.protocols import FRAME_PARSER, parser_for
 from autotrace.streams import StreamTable
 from autotrace.streams.table import PROTOCOL_ERRORS_MAX, UNRECOGNISED_TURNS_MAX
@@ -32,6 +41,32 @@ def test_a_new_connection_that_begins_with_no_message_is_left_alone() -> None:
     assert [connection.id for connection in table.stopped] == [7]
     assert table.notes == [("streams", "protocol_not_recognised")]
     assert table.say(2, b"GET / HTTP/1.1\r\n\r\n", 200) == []
+
+
+def test_the_first_answer_on_an_older_connection_may_have_begun_unseen() -> None:
+    """Its rest is no fault of the program's. What follows is as always."""
+    table = Table(from_start=False)
+
+    def answer(turn: int, data: bytes, position: int) -> list[object]:
+        result = table.table.chunk(Chunk(7, Direction.TX, turn, position, data, AT, 0, 0, b""))
+        return list(result[1]) if result else []
+
+    table.say(1, b"GET / HTTP/1.1\r\n\r\n", 100)
+    (gap,) = answer(2, b"the rest of a body", 0)
+    assert isinstance(gap, ProtocolError)
+    assert (gap.direction, gap.reason) == (Direction.TX, "gap")
+    assert isinstance(table.say(3, b"GET / HTTP/1.1\r\n\r\n", 118)[0], Request)
+    assert isinstance(answer(4, b"HTTP/1.1 204 OK\r\n\r\n", 18)[0], Response)
+
+
+def test_where_a_turn_s_ciphertext_is_is_the_connection_s() -> None:
+    table = Table(from_start=False)
+    table.table.chunk(Chunk(7, Direction.RX, 1, 100, b"GET / HT", AT, 0, 0, b"", 0, 20, 40))
+    table.say(1, b"TP/1.1\r\n\r\n", 108)
+    (connection,) = table.table.connections()
+    here = connection.on_wire(Direction.RX, 100)
+    assert here is not None
+    assert here[1:] == (20, 40)
 
 
 def test_an_older_connection_may_begin_inside_a_body() -> None:
