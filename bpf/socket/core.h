@@ -14,8 +14,8 @@
  * turn: the first answer on a connection older than the probes can come to a call that began before them. */
 static __always_inline void end_missed_turn(struct conn *conn, __u32 heard)
 {
-	if (conn->speaker != AT_TX || conn->reach[AT_RX].last_ts || conn->flags & AT_CONN_FROM_START ||
-	    conn->heard == heard)
+	if (conn->protocol != PROTOCOL_HTTP1 || conn->speaker != AT_TX || conn->reach[AT_RX].last_ts ||
+	    conn->flags & AT_CONN_FROM_START || conn->heard == heard)
 		return;
 	conn->speaker = AT_RX;
 	conn->turn++;

@@ -178,7 +178,9 @@ def pass_on(
             ssl_certificate {tls.folder}/cert.pem; ssl_certificate_key {tls.folder}/key.pem;
             location / {{ proxy_pass https://back; proxy_http_version 1.1; proxy_set_header Connection "";
             access_log {log} hop; }}"""
-        http = f"""upstream back {{ server 127.0.0.1:{back}; keepalive 64; }}
+        # On a slow machine it takes the agent minutes to come.
+        http = f"""keepalive_timeout 1h;
+            upstream back {{ server 127.0.0.1:{back}; keepalive 64; keepalive_timeout 1h; }}
             log_format hop escape=json '{{"path":"$uri","peer":$remote_port}}';"""
         (plain,) = free_ports(1)
         program = f"{tls.openssl()} nginx -c {nginx_config(tmp_path / 'nginx', plain, body, http)}"
