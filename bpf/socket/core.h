@@ -47,7 +47,8 @@ static __always_inline void capture_waiting_write(const struct at_watched *proce
 {
 	struct user_bytes bytes = one_buffer(call->buffer, call->length);
 
-	if (call->captured || call->direction != AT_TX || !call->buffer ||
+	/* Of a call that is over the session is 0, as is that of a connection which is not known. */
+	if (!call->session || call->captured || call->direction != AT_TX || !call->buffer ||
 	    call->session != plaintext_session(conn) || call->run != thread->run)
 		return;
 	call->captured = 1;
