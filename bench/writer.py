@@ -69,7 +69,7 @@ class Writer:
                 abi.EventType.CHUNK, abi.CHUNK_EVENT.size + len(data), self.now, end.id, end.pid, end.pid,
                 self.now, 0, cause, end.pid, end.pid, run, 0,
                 other_end, other_ts, b"", 0, 0,
-                position, turn, direction, len(data), body_size,
+                position, turn, direction, len(data), body_size, 0, 0,
             )
             + data
         )  # fmt: skip

@@ -173,6 +173,8 @@ class Stream:
                 direction,
                 len(data),
                 0,
+                options & 16 and position & 0xFFFFFFFF,
+                options & 32 and (position + len(data)) & 0xFFFFFFFF,
             ),
         )
         ends[direction] = max(ends[direction], position + len(data))
