@@ -38,9 +38,14 @@ def check_calls(result: Result, server_log: Path, client_log: Path) -> None:
     assert {status for method, status in asked if method in unsent} <= GIVEN_UP, unsent
     assert not unsent & {method for method, _ in served}, unsent
     told = Counter((method_of(span), outcome(status_of(span))) for span in clients)
-    assert told == Counter(
+    expected = Counter(
         (method, outcome(status)) for method, status in asked.elements() if method not in unsent
-    ), result.said
+    )
+    wrong, missing = told - expected, expected - told
+    # On a slow machine an answer can come when its client has just given up: the wire does not tell.
+    late = {(method, outcome(status)) for method, status in served} & set(wrong)
+    assert {(method, "given up") for method, _ in late} >= set(missing), (wrong, missing, result.said)
+    assert set(wrong) == late, (wrong, missing, result.said)
     assert len(servers) == len(clients), result.said
     # A call that was cancelled at once may not have come to the server's program.
     unheard = Counter(method_of(s) for s in servers) - Counter(method for method, _ in served.elements())
