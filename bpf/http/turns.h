@@ -87,6 +87,8 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 		return 0;
 	scratch->head = *head;
 	end = read_head(slot, from, length);
+	if (!end && length < window)
+		return 0; /* these bytes are read again, with more */
 	*head = scratch->head;
 	if (!end)
 		return 0;
