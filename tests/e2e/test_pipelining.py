@@ -170,7 +170,7 @@ def test_a_tunnel_through_a_proxy(tmp_path: Path) -> None:
     with Traced(
         tmp_path / "agent",
         shell(
-            f"{python} {SERVICES}/connect_proxy.py {proxy}",
+            f"{python} {SERVICES}/connect_proxy.py {proxy} threads",
             f"{python} {SERVICES}/backend.py {back} {log}",
             f"(until curl -s -o /dev/null 127.0.0.1:{back}/ready; do sleep 0.1; done;"
             f" until curl -s -p -x 127.0.0.1:{proxy} '{asked}'; do sleep 0.1; done)",
