@@ -134,8 +134,8 @@ struct {
 	__type(value, struct at_watched);
 } watched SEC(".maps");
 
-/* Key: the low bits of a thread group id. Whether one of those that have them was ever watched: an array is asked in a
- * tenth of the time that `watched` takes, and most of a machine's processes are not watched. Written together with
+/* Key: the low bits of a thread group id. Whether one of those that have them was ever watched: an array is asked
+ * faster than the hash `watched`, and most of a machine's processes are not watched. Written together with
  * `watched`; never cleared, for two processes can share an entry. */
 #define MAYBE_WATCHED 65536
 struct {
