@@ -159,7 +159,6 @@ def test_a_response_that_never_comes(tmp_path: Path) -> None:
     assert all(s.end - s.start >= 1_000_000_000 for s in result.spans)
 
 
-@pytest.mark.core
 def test_a_client_that_gives_up(tmp_path: Path) -> None:
     """Its call is over when it closes the connection, whenever the server comes to notice that."""
     front, faulty = free_ports(2)

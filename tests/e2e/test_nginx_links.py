@@ -31,8 +31,14 @@ def _drive(port: int, concurrency: int, requests: int, keep_alive: bool) -> None
         thread.join()
 
 
-@pytest.mark.parametrize("upstream", ["new", "kept"])
-@pytest.mark.parametrize("concurrency", [1, pytest.param(4, marks=pytest.mark.core), 8, 32])
+@pytest.mark.parametrize(
+    ("concurrency", "upstream"),
+    [
+        *((concurrency, "new") for concurrency in REQUESTS),
+        *((concurrency, "kept") for concurrency in (1, 8, 32)),
+        pytest.param(4, "kept", marks=pytest.mark.core),
+    ],
+)
 def test_no_false_parent(tmp_path: Path, concurrency: int, upstream: str) -> None:
     front, back = free_ports(2)
     keep = "keepalive 64; keepalive_requests 100000;" if upstream == "kept" else ""
