@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from struct import Struct
+from typing import Final
 
 DIGEST = "7a07981ca631dcfc"
 
@@ -93,6 +94,30 @@ CHUNK_EVENT = Struct("<IIQQIIQQQIIIIQQ8sIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, other_end, other_last_ts, other_tail, other_tail_len, other_pad, position, turn,
 direction, data_len, body_len, wire_from, wire_end."""
+CHUNK_EVENT_H_TYPE: Final = 0
+CHUNK_EVENT_H_SIZE: Final = 4
+CHUNK_EVENT_H_TS: Final = 8
+CHUNK_EVENT_H_CONN: Final = 16
+CHUNK_EVENT_H_PID: Final = 24
+CHUNK_EVENT_H_TID: Final = 28
+CHUNK_EVENT_AT_TS: Final = 32
+CHUNK_EVENT_AT_TASK: Final = 40
+CHUNK_EVENT_AT_CAUSE: Final = 48
+CHUNK_EVENT_AT_PID: Final = 56
+CHUNK_EVENT_AT_TID: Final = 60
+CHUNK_EVENT_AT_RUN: Final = 64
+CHUNK_EVENT_OTHER_END: Final = 72
+CHUNK_EVENT_OTHER_LAST_TS: Final = 80
+CHUNK_EVENT_OTHER_TAIL: Final = 88
+CHUNK_EVENT_OTHER_TAIL_LEN: Final = 96
+CHUNK_EVENT_POSITION: Final = 104
+CHUNK_EVENT_TURN: Final = 112
+CHUNK_EVENT_DIRECTION: Final = 116
+CHUNK_EVENT_DATA_LEN: Final = 120
+CHUNK_EVENT_BODY_LEN: Final = 124
+CHUNK_EVENT_WIRE_FROM: Final = 128
+CHUNK_EVENT_WIRE_END: Final = 132
+CHUNK_EVENT_BYTES: Final = 136
 
 FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,

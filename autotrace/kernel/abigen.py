@@ -8,12 +8,15 @@ side belong together.
 from __future__ import annotations
 
 import hashlib
+import struct
 import sys
 from pathlib import Path
 
 from symbols.btf import ArrayType, Btf, EnumType, IntType, Member, StructLayout, Type
 
 _FORMATS = {(1, False): "B", (2, False): "H", (4, False): "I", (8, False): "Q"}
+_READ_BY_MEMBER = {"at_chunk_event"}
+"""Most records are of this type: where each of their members is, is a constant that compiled code has at once."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 OBJECT = _PACKAGE / "bpf" / "tracepoint.bpf.o"
 TARGET = _PACKAGE / "abi.py"
@@ -75,6 +78,7 @@ def generate(btf: Btf) -> str:
         "",
         "from enum import IntEnum",
         "from struct import Struct",
+        "from typing import Final",
         "",
         f'DIGEST = "{digest(btf)}"',
     ]
@@ -91,7 +95,19 @@ def generate(btf: Btf) -> str:
             form = "".join(part for _, part in fields)
             out += ["", f'{constant} = Struct("<{form}")']
             out += [f'"""Fields: {_wrap(", ".join(name for name, _ in fields))}."""']
+            if member.type.name in _READ_BY_MEMBER:
+                out += [
+                    f"{constant}_{name.upper()}: Final = {at}"
+                    for name, at in _offsets(fields)
+                    if not name.endswith("pad")
+                ]
     return "\n".join(out) + "\n"
+
+
+def _offsets(fields: list[tuple[str, str]]) -> list[tuple[str, int]]:
+    """Where each field begins, in bytes; and the size of all, as a field behind the last."""
+    ends = [struct.calcsize("<" + "".join(form for _, form in fields[:n])) for n in range(len(fields) + 1)]
+    return list(zip([*(name for name, _ in fields), "bytes"], ends, strict=True))
 
 
 def _wrap(text: str, width: int = 96) -> str:

@@ -47,6 +47,22 @@ def test_the_generated_module_packs_what_c_packs(build: Build) -> None:
     assert '"""Fields: ts, in_low, in_left, in_right, tail, length, pad."""' in text
 
 
+def test_the_places_of_members_are_those_of_the_whole(build: Build) -> None:
+    text = abigen.generate(btf(build, SOURCE.replace("at_event", "at_chunk_event")))
+    module: dict[str, object] = {}
+    exec(compile(text, "abi.py", "exec"), module)
+    places = {name: at for name, at in module.items() if name.startswith("CHUNK_EVENT_")}
+    assert places == {
+        "CHUNK_EVENT_TS": 0,
+        "CHUNK_EVENT_IN_LOW": 8,
+        "CHUNK_EVENT_IN_LEFT": 12,
+        "CHUNK_EVENT_IN_RIGHT": 14,
+        "CHUNK_EVENT_TAIL": 16,
+        "CHUNK_EVENT_LENGTH": 22,
+        "CHUNK_EVENT_BYTES": 24,
+    }
+
+
 @pytest.mark.parametrize(
     ("members", "complaint"),
     [
