@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from autotrace.discovery.libraries import FileId, LibraryFinder, Use
 from autotrace.errors import AutotraceError
+from autotrace.model import Probe
 from autotrace.probes.libraries import Kind
 
 _LOOK_AGAIN_NS = (50_000_000, 250_000_000, 1_000_000_000, 3_000_000_000, 10_000_000_000, 30_000_000_000)
@@ -20,6 +22,8 @@ _GAINED = {Kind.TLS: "reads TLS in", Kind.STREAMS: "asks the runtime of"}
 _LACKING = {Kind.TLS: "what {} encrypts is not seen", Kind.STREAMS: "the runtime of {} is not asked"}
 """What probes do for a file, and what is missing without them."""
 
+_REFUSED = "TLS and what runtimes say are not seen in every process"
+
 _LOOKS_AT_ONCE = 16
 """Processes that are looked at in one go, so that a storm of them does not hold up the records."""
 
@@ -31,14 +35,19 @@ _Id = tuple[FileId, str]
 class Probes(Protocol):
     """Probes that are set (`autotrace.kernel.uprobes.Uprobes`)."""
 
+    def status(self) -> os.stat_result: ...
+
+    def is_written(self) -> bool: ...
+
     def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class _Attached:
-    """`probes` is None if they could not be set; `unused_since` is 0 while there are users."""
+    """`probes` is None if they could not be set, `places` are theirs; `unused_since` is 0 while there are users."""
 
     probes: Probes | None
+    places: tuple[Probe, ...]
     path: str
     kind: Kind
     old_connections: bool
@@ -71,6 +80,7 @@ class LibraryProbes:
         self._used: dict[int, set[_Id]] = {}
         self._looks: dict[int, list[int]] = {}
         self._gone: set[int] = set()
+        self._refused = False
         self._with_old_connections: frozenset[int] = frozenset()
 
     def watched(self, pid: int, now: int) -> None:
@@ -120,8 +130,15 @@ class LibraryProbes:
             if self._look(pid) and (later := [time for time in times if time > now]):
                 self._looks[pid] = later
         for id, attached in list(self._attached.items()):
-            if attached.unused_since and now - attached.unused_since > _LINGER_NS:
+            if attached.probes is not None and attached.probes.is_written():
+                self._look_again(attached.users, now)
                 self._take_away(id)
+            elif attached.unused_since and now - attached.unused_since > _LINGER_NS:
+                self._take_away(id)
+
+    def _look_again(self, pids: set[int], now: int) -> None:
+        for pid in pids:
+            self._looks[pid] = [now + delay for delay in _LOOK_AGAIN_NS]
 
     def take_gone(self) -> set[int]:
         """Processes that had TLS sessions and are gone, since this was last asked."""
@@ -137,6 +154,13 @@ class LibraryProbes:
         """Set the probes in what `pid` has mapped now; False if it is gone."""
         try:
             uses = self._finder.find(pid)
+        except PermissionError as error:
+            if not self._refused:
+                self._log(
+                    f"{_REFUSED}: {error.filename} may not be read; give the agent CAP_CHECKPOINT_RESTORE"
+                )
+            self._refused = True
+            return False
         except OSError:
             return False
         for use in uses:
@@ -144,16 +168,36 @@ class LibraryProbes:
                 continue
             if use.library.kind is Kind.STREAMS:
                 self._know(pid)
-            id = (use.file, use.library.name)
+            id = self._known_as(use)
             if id not in self._attached and not self._attach(pid, id, use):
                 return False
             self._join(pid, id)
         return True
 
+    def _known_as(self, use: Use) -> _Id:
+        """By what the library in this file is known here.
+
+        One that was written over has its functions elsewhere now: probes that stand at the old places go.
+        """
+        wanted = (use.file, use.library.name)
+        if wanted in self._attached:
+            return wanted
+        for id, attached in list(self._attached.items()):
+            if id[1] != wanted[1] or attached.probes is None:
+                continue
+            if not FileId.of(attached.probes.status()).is_same_file(use.file):
+                continue
+            if attached.places == use.probes:
+                return id
+            self._take_away(id)
+        return wanted
+
     def _attach(self, pid: int, id: _Id, use: Use) -> bool:
         """Set the probes of a file; False if `pid`, by which it is reached, is gone."""
         kind, name = use.library.kind, use.library.display
-        attached = self._attached[id] = _Attached(None, use.path, kind, use.library.old_connections)
+        attached = self._attached[id] = _Attached(
+            None, use.probes, use.path, kind, use.library.old_connections
+        )
         if not use.probes:
             self._log(f"{use.path} is not probed: it does not export {', '.join(use.missing)}")
             return True
@@ -198,5 +242,7 @@ class LibraryProbes:
 
     def _take_away(self, id: _Id) -> None:
         attached = self._attached.pop(id)
+        for pid in attached.users:
+            self._used[pid].discard(id)
         if attached.probes is not None:
             attached.probes.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from autotrace.discovery.procfs import Procfs
 from autotrace.model import Probe
@@ -24,17 +24,32 @@ _ANY_FILE = MappingProxyType(dict.fromkeys(Kind, "*"))
 
 
 class FileId(NamedTuple):
-    """A file, as /proc/PID/maps names it: `device` is major:minor in hex."""
+    """A file and its state: what tells it from every other one, and from itself before a change (inode(7))."""
 
-    device: str
+    device: int
     inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        """The file that this is the status of."""
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+    def is_same_file(self, other: FileId) -> bool:
+        """Tell if both are one file, whatever was done to it in between.
+
+        Overlay file systems, which the containers of one image have, give a file of their common layer a device of
+        their own each; the rest they take from the file below.
+        """
+        return self.inode == other.inode and (self.device == other.device or self[2:] == other[2:])
 
 
 class Mapping(NamedTuple):
     """Code of a file, mapped into a process at `addresses` (as in /proc/PID/maps)."""
 
     addresses: str
-    file: FileId
     path: str
 
 
@@ -96,39 +111,41 @@ class LibraryFinder:
         uses = []
         executable = self._procfs.executable(pid)
         for mapping in code_mappings(self._procfs, pid):
-            allowed = [
-                library
-                for library in self._libraries
-                if fnmatchcase(mapping.path, self._patterns[library.kind])
-            ]
-            if not allowed:
+            wanted = self._wanted(mapping.path, mapping.path == executable)
+            if not wanted:
                 continue
-            key = (mapping.file, mapping.path)
             opened = self._procfs.path(pid, f"map_files/{mapping.addresses}")
+            file = FileId.of(Path(opened).stat())
+            key = (file, mapping.path)
             if key not in self._known:
                 if len(self._known) >= _CACHED_MAX:
                     self._known.clear()
-                self._known[key] = self._look_into(allowed, opened, mapping.path, mapping.path == executable)
+                root = self._procfs.path(pid, "root")
+                self._known[key] = self._look_into(
+                    wanted, opened, root, mapping.path, mapping.path == executable
+                )
             uses += [
-                Use(found.library, mapping.file, mapping.path, opened, found.probes, found.missing)
+                Use(found.library, file, mapping.path, opened, found.probes, found.missing)
                 for found in self._known[key]
             ]
         return uses
 
+    def _wanted(self, path: str, is_executable: bool) -> list[Library]:
+        """Which of the libraries a file may be, or have inside."""
+        return [
+            library
+            for library in self._libraries
+            if (is_executable or library.is_file(path) or library.may_be_inside(path))
+            and fnmatchcase(path, self._patterns[library.kind])
+        ]
+
     def _look_into(
-        self, libraries: list[Library], opened: str, path: str, is_executable: bool
+        self, wanted: list[Library], opened: str, root: str, path: str, is_executable: bool
     ) -> list[_Found]:
         """Which of the libraries a file is, or has inside."""
-        wanted = [
-            library
-            for library in libraries
-            if is_executable or library.is_file(path) or library.may_be_inside(path)
-        ]
         found: list[_Found] = []
-        if not wanted:
-            return found
         try:
-            with Image(opened, cache=self._cache) as image:
+            with Image(opened, root, self._cache) as image:
                 is_go = is_executable and _passes_in_registers(image.go_build())
                 for library in wanted:
                     if library.go and not is_go:
@@ -150,14 +167,14 @@ def _passes_in_registers(build: BuildInfo | None) -> bool:
 
 def code_mappings(procfs: Procfs, pid: int) -> list[Mapping]:
     """The files of which a process has code mapped, each once. Raises OSError."""
-    found: dict[FileId, Mapping] = {}
+    found: dict[tuple[str, str], Mapping] = {}
     for line in procfs.text(pid, "maps").splitlines():
         # address perms offset dev inode path (proc_pid_maps(5)); a path may hold spaces
         fields = line.split(None, 5)
         if len(fields) < 6 or "x" not in fields[1] or not fields[5].startswith("/"):
             continue
-        file = FileId(fields[3], int(fields[4]))
-        found.setdefault(file, Mapping(_plain(fields[0]), file, fields[5].removesuffix(" (deleted)")))
+        path = fields[5].removesuffix(" (deleted)")
+        found.setdefault((fields[3], fields[4]), Mapping(_plain(fields[0]), path))
     return list(found.values())
 
 

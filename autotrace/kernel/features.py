@@ -17,6 +17,7 @@ from autotrace.kernel.source import FLAVOURS, library_spec, spec
 _UPROBES = Path("/sys/bus/event_source/devices/uprobe")
 _VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 _CAP_SYS_PTRACE, _CAP_DAC_READ_SEARCH, _CAP_PERFMON, _CAP_BPF, _CAP_SYS_ADMIN = 19, 2, 38, 39, 21
+_CAP_CHECKPOINT_RESTORE = 40
 
 
 class Feature(NamedTuple):
@@ -59,6 +60,7 @@ def _privileges() -> Feature:
             ("CAP_PERFMON", _CAP_PERFMON),
             ("CAP_SYS_PTRACE", _CAP_SYS_PTRACE),
             ("CAP_DAC_READ_SEARCH", _CAP_DAC_READ_SEARCH),
+            ("CAP_CHECKPOINT_RESTORE", _CAP_CHECKPOINT_RESTORE),
         )
         if not have & (1 << number)
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
+import signal
 from concurrent.futures import ThreadPoolExecutor
 
 from autotrace.kernel.object import UPROBE_MULTI, Object
@@ -45,6 +47,10 @@ class Uprobes:
 
     From Linux 6.6 on a program and all its places are one link; before, each probe is a perf event.
 
+    Whoever opens the file for writing is held back by the kernel until the probes are gone (a lease, fcntl(2)): in
+    what is written they would stand anywhere. `is_written` tells of it, and must be asked often. Where there can be
+    no lease it tells of it when it has happened.
+
     Raises AutotraceError if the kernel refuses one; none is left then.
     """
 
@@ -52,6 +58,12 @@ class Uprobes:
         self._programs = programs
         self._links: list[int] = []
         self._multi_links: list[int] = []
+        try:
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise programs.probe_refused(path, error.errno or 0) from error
+        self._leased = _lease(self._file)
+        self._written = _written(self._file)
         places: dict[tuple[str, bool], list[int]] = {}
         for probe in probes:
             places.setdefault((probe.program, probe.at_return), []).append(probe.offset)
@@ -72,6 +84,16 @@ class Uprobes:
                 link = self._programs.attach_uprobe(program, path, offset, at_return=at_return)
                 self._links.append(link)
 
+    def status(self) -> os.stat_result:
+        """The file as it is now, wherever it stands."""
+        return os.fstat(self._file)
+
+    def is_written(self) -> bool:
+        """Tell if someone writes to the file, has done so, or waits to do so until the probes are gone."""
+        if self._leased and fcntl.fcntl(self._file, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            return True
+        return _written(self._file) != self._written
+
     def close(self) -> None:
         """Take the probes away. May be called again.
 
@@ -84,6 +106,25 @@ class Uprobes:
             self._multi_links.clear()
         while self._links:
             self._programs.destroy(self._links.pop())
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _lease(file: int) -> bool:
+    """Make whoever opens a file for writing wait for us; False if that cannot be had."""
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGCHLD)  # nobody heeds it; the usual one would end us
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except OSError:
+        return False
+    return True
+
+
+def _written(file: int) -> tuple[int, int]:
+    """What changes when a file is written to."""
+    status = os.fstat(file)
+    return status.st_size, status.st_mtime_ns
 
 
 def _link(program: int, path: str, offsets: list[int], at_return: bool) -> int:

@@ -137,13 +137,19 @@ def read_spans(path: Path) -> list[SpanRecord]:
 class Traced:
     """An agent that watches only the command it starts (and the children of that), or what `options` select."""
 
-    def __init__(self, directory: Path, command: list[str], options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        command: list[str],
+        options: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.json = directory / "spans.jsonl"
         self.runtime_dir = directory / "run"
         self._said = directory / "agent.log"
         arguments = [
-            *AUTOTRACE, "run", "--json", str(self.json), "--metrics-port", "0",
+            *before, *AUTOTRACE, "run", "--json", str(self.json), "--metrics-port", "0",
             "--console", "off", "--runtime-dir", str(self.runtime_dir), "--cache-dir", str(directory / "cache"),
             *options,
             *(["--", *command] if command else []),

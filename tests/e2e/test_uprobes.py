@@ -77,7 +77,13 @@ def test_probes_are_set_and_taken_away(tmp_path: Path, monkeypatch: pytest.Monke
             assert seen(source, process) == 0
             probes = source.probe_library("openssl", use.opened, list(use.probes))
             assert seen(source, process) == 2
-            probes.close()
+            assert not probes.is_written()
+            # Who would write to the file has to wait.
+            with subprocess.Popen(["sh", "-c", f": >>{use.path}"]) as writer:
+                wait_for(probes.is_written, "the writer")
+                assert writer.poll() is None
+                probes.close()
+                assert writer.wait(60) == 0
             probes.close()
             assert seen(source, process) == 0
             with pytest.raises(AutotraceError, match="could not be set in"):

@@ -1,5 +1,7 @@
 """Probes are set once for each file, for as long as a watched process uses it."""
 
+import os
+
 from autotrace.discovery.libraries import FileId, Use
 from autotrace.errors import AutotraceError
 from autotrace.library_probes import LibraryProbes
@@ -14,22 +16,38 @@ MINUTE = 60 * SECOND
 
 
 class Finder:
+    """`mapped` are the paths that a process has mapped; `status` and `offset` are those of the file at a path."""
+
     def __init__(self) -> None:
         self.mapped: dict[int, list[str]] = {}
+        self.states: dict[str, os.stat_result] = {}
+        self.offsets: dict[str, int] = {}
+        self.forbidden: set[int] = set()
+
+    def status(self, path: str) -> os.stat_result:
+        return self.states.get(path, status(inode=hash(path)))
 
     def find(self, pid: int) -> list[Use]:
+        if pid in self.forbidden:
+            raise PermissionError(1, "Operation not permitted", f"/proc/{pid}/map_files/1-2")
         if pid not in self.mapped:
             raise ProcessLookupError
         return [
             Use(
                 NGHTTP2 if path.endswith("/node") else OPENSSL,
-                FileId("fd:00", hash(path)),
+                FileId.of(self.status(path)),
                 path,
                 path,
-                (Probe("ssl_read_enters", 1, False),),
+                (Probe("ssl_read_enters", self.offsets.get(path, 1), False),),
             )
             for path in self.mapped[pid]
         ]
+
+
+def status(inode: int, device: int = 1, size: int = 1, changed: int = 1) -> os.stat_result:
+    """Of a file that was written to, or of which something else was changed, at the time `changed`."""
+    times = {"st_mtime_ns": changed, "st_ctime_ns": changed}
+    return os.stat_result((0o644, inode, device, 1, 0, 0, size, 0, changed, changed), times)
 
 
 class World:
@@ -58,16 +76,23 @@ class World:
             raise AutotraceError("the kernel refuses")
         self.set.append(use.path)
         self.ever.append(use.path)
-        return Set(self.set, use.path)
+        return Set(self, use.path)
 
 
 class Set:
-    def __init__(self, all_set: list[str], path: str) -> None:
-        self.all_set = all_set
+    def __init__(self, world: World, path: str) -> None:
+        self.world = world
         self.path = path
+        self.size = self.status().st_size
+
+    def status(self) -> os.stat_result:
+        return self.world.finder.status(self.path)
+
+    def is_written(self) -> bool:
+        return self.status().st_size != self.size
 
     def close(self) -> None:
-        self.all_set.remove(self.path)
+        self.world.set.remove(self.path)
 
 
 def test_one_file_of_many_processes_is_probed_once() -> None:
@@ -97,6 +122,77 @@ def test_probes_stay_a_while_after_the_last_user() -> None:
     assert world.set == []
     assert world.probes.take_gone() == {1, 2}
     assert world.probes.take_gone() == set()
+
+
+def test_probes_do_not_stay_in_a_file_that_is_written_over() -> None:
+    """Another program stands there now, in which they would be anywhere."""
+    world = World()
+    world.finder.mapped = {1: ["/bin/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.probes.exited(1, 2 * SECOND)
+    world.probes.work(2 * SECOND)
+    assert world.set == ["/bin/a"]
+    world.finder.states["/bin/a"] = status(inode=hash("/bin/a"), size=2, changed=2)
+    world.probes.work(2 * SECOND)
+    assert world.set == []
+
+
+def test_a_file_that_was_written_over_is_probed_anew() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"], 2: ["/lib/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.finder.states["/lib/a"] = status(inode=hash("/lib/a"), size=2, changed=2)
+    world.finder.offsets["/lib/a"] = 2
+    world.probes.watched(2, 2 * SECOND)
+    world.probes.speaks_tls(2)
+    assert (world.set, world.ever) == (["/lib/a"], ["/lib/a"] * 2)
+    world.probes.exited(2, 3 * SECOND)
+    world.probes.speaks_tls(1)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/lib/a"]
+
+
+def test_a_library_that_is_written_to_in_use_is_looked_at_again() -> None:
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.finder.states["/lib/a"] = status(inode=hash("/lib/a"), size=2, changed=2)
+    world.probes.work(2 * SECOND)
+    assert world.set == []
+    world.probes.work(3 * SECOND)
+    assert world.set == ["/lib/a"]
+
+
+def test_a_file_is_probed_once_whatever_else_of_it_changes() -> None:
+    """Its owner, or the path that an upgrade took from it."""
+    world = World()
+    world.finder.mapped = {1: ["/lib/a"], 2: ["/lib/a"]}
+    world.probes.watched(1, SECOND)
+    world.probes.work(SECOND)
+    world.finder.states["/lib/a"] = status(inode=hash("/lib/a"), changed=2)
+    world.probes.watched(2, 2 * SECOND)
+    world.probes.work(2 * SECOND)
+    world.probes.exited(1, 2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.ever == world.set == ["/lib/a"]
+
+
+def test_a_file_of_two_containers_is_probed_once() -> None:
+    """Each sees it on an overlay file system of its own."""
+    world = World()
+    world.finder.states = {f"/container/{n}": status(inode=7, device=n, changed=3) for n in (1, 2)}
+    world.finder.states["/tmpfs/3"] = status(inode=7, device=3, changed=4)
+    world.finder.mapped = {1: ["/container/1"], 2: ["/container/2"], 3: ["/tmpfs/3"]}
+    for pid in (1, 2, 3):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    assert world.ever == ["/container/1", "/tmpfs/3"]
+    world.probes.exited(1, 2 * SECOND)
+    world.probes.work(10 * MINUTE)
+    assert world.set == ["/container/1", "/tmpfs/3"]
 
 
 def test_a_child_counts_as_a_user() -> None:
@@ -179,6 +275,19 @@ def test_a_process_that_exits_while_its_library_is_probed() -> None:
     world.refuse = False
     world.probes.watched(2, 2 * SECOND)
     world.probes.work(2 * SECOND)
+    assert world.set == ["/lib/a"]
+
+
+def test_processes_that_may_not_be_looked_at_are_told_once() -> None:
+    world = World()
+    world.finder.forbidden = {1, 2}
+    world.finder.mapped = {3: ["/lib/a"]}
+    for pid in (1, 2, 3):
+        world.probes.watched(pid, SECOND)
+    world.probes.work(SECOND)
+    told = [said for said in world.said if "CAP_CHECKPOINT_RESTORE" in said]
+    assert len(told) == 1
+    assert "/proc/1/map_files/1-2 may not be read" in told[0]
     assert world.set == ["/lib/a"]
 
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import ssl
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from elftools.elf.elffile import ELFFile
 from autotrace.discovery.libraries import LibraryFinder, Use, cache_dir, code_mappings
 from autotrace.discovery.procfs import Procfs
 from autotrace.probes import libraries
+from symbols.debugfiles import debug_file_path
+from symbols.image import Image
 
 PROCFS = Procfs()
 
@@ -111,6 +114,45 @@ def test_a_library_that_was_replaced_on_disk(private_openssl: Any, tmp_path: Pat
     assert after.path == before.path
     assert after.probes == before.probes
     assert Path(after.opened).stat().st_ino == inode
+
+
+def test_a_library_that_was_written_over(private_openssl: Any, tmp_path: Path) -> None:
+    """The same path, the same inode: what was known of the file does not hold any more."""
+    seen = finder(f"{tmp_path}/*")
+    (before,) = seen.find(private_openssl.pid)
+    (path,) = tmp_path.glob("libssl*")
+    content = path.read_bytes()
+    path.write_bytes(b"no ELF file")
+    assert seen.find(private_openssl.pid) == []
+    path.write_bytes(content)
+    (after,) = seen.find(private_openssl.pid)
+    assert after.file.is_same_file(before.file)
+    assert (after.probes, after.file == before.file) == (before.probes, False)
+
+
+def test_a_debug_file_in_the_program_s_own_root(proc: Any, tmp_path: Path) -> None:
+    """Of a stripped program with OpenSSL inside, in a container that has its debug file."""
+    if not all(shutil.which(tool) for tool in ("gcc", "strip", "objcopy")):
+        pytest.skip("needs gcc and binutils")
+    names = ("SSL_read", "SSL_write", "SSL_do_handshake", "SSL_free")
+    source = "".join(f"int {name}(int x) {{ return x + {len(name)}; }}\n" for name in names)
+    (tmp_path / "edge.c").write_text(source + "int main(void) { return 0; }\n")
+    program = tmp_path / "edge"
+    subprocess.run(["gcc", "-g", "-Wl,--build-id", "-o", program, f"{program}.c"], check=True)
+    with Image(program) as image:
+        debug = debug_file_path(image.build_id, tmp_path / "root")
+    debug.parent.mkdir(parents=True)
+    subprocess.run(["objcopy", "--only-keep-debug", program, debug], check=True)
+    subprocess.run(["strip", program], check=True)
+    maps = "7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /usr/bin/edge\n"
+    for pid in (7, 8):
+        folder = proc.add(pid, "/usr/bin/edge", maps=maps)
+        (folder / "map_files").mkdir()
+        (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(program)
+    (folder / "root").symlink_to(tmp_path / "root")
+    (use,) = LibraryFinder(libraries.load(), proc.procfs).find(8)
+    assert use.library.name == "openssl"
+    assert LibraryFinder(libraries.load(), proc.procfs).find(7) == []
 
 
 def test_a_pattern_rules_files_out(private_openssl: Any, tmp_path: Path) -> None:

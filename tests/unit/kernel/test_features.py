@@ -27,7 +27,7 @@ import resource
 resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))
 """
 
-ENOUGH = "+bpf,+perfmon,+sys_ptrace,+dac_read_search"
+ENOUGH = "+bpf,+perfmon,+sys_ptrace,+dac_read_search,+checkpoint_restore"
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, to load BPF programs and to give up rights"
@@ -61,7 +61,10 @@ def test_without_rights_it_says_which_are_missing(run_without_rights: Run) -> No
     found = probed(run_without_rights)
     privileges = found["privileges"]
     assert (privileges.ok, privileges.needed) == (False, True)
-    assert privileges.detail == "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+    assert (
+        privileges.detail
+        == "missing CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE"
+    )
     assert "run as root" in privileges.advice
     # Nothing is tried that must fail for the same reason.
     assert [name for name, feature in found.items() if not feature.ok] == ["privileges"]
@@ -70,7 +73,7 @@ def test_without_rights_it_says_which_are_missing(run_without_rights: Run) -> No
 def test_the_rights_to_load_without_those_to_read(run_without_rights: Run) -> None:
     found = probed(run_without_rights, "+bpf,+perfmon")
     assert found["privileges"].ok
-    assert found["privileges"].detail == "missing CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"
+    assert found["privileges"].detail == "missing CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH, CAP_CHECKPOINT_RESTORE"
     refused = [feature for feature in found.values() if "tracing/events/syscalls" in feature.detail]
     assert refused
     for feature in refused:
@@ -78,7 +81,7 @@ def test_the_rights_to_load_without_those_to_read(run_without_rights: Run) -> No
         assert feature.detail.endswith("may not be read: run as root, or with CAP_DAC_READ_SEARCH")
 
 
-def test_the_four_capabilities_that_it_names_are_enough(run_without_rights: Run) -> None:
+def test_the_five_capabilities_that_it_names_are_enough(run_without_rights: Run) -> None:
     found = probed(run_without_rights, ENOUGH)
     assert found["privileges"].detail == "CAP_BPF, CAP_PERFMON and what /proc needs"
     refused = {feature.name: feature.detail for feature in found.values() if not feature.ok}
