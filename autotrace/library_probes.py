@@ -80,6 +80,7 @@ class LibraryProbes:
         self._used: dict[int, set[_Id]] = {}
         self._looks: dict[int, list[int]] = {}
         self._gone: set[int] = set()
+        self._without_tls: set[int] = set()
         self._refused = False
         self._with_old_connections: frozenset[int] = frozenset()
 
@@ -104,10 +105,14 @@ class LibraryProbes:
         self._leave(pid, now)
 
     def speaks_tls(self, pid: int) -> None:
-        """`pid` uses TLS: whatever library does it is mapped now."""
+        """`pid` uses TLS: whatever library does it is mapped now. Told again now and then."""
         self._look(pid)
-        if not any(self._attached[id].kind is Kind.TLS for id in self._used.get(pid, ())):
-            self._note("tls", "process_without_known_library")
+        if pid in self._without_tls or any(
+            self._attached[id].kind is Kind.TLS for id in self._used.get(pid, ())
+        ):
+            return
+        self._without_tls.add(pid)
+        self._note("tls", "process_without_known_library")
 
     def have_old_connections(self, pids: frozenset[int], now: int) -> None:
         """These processes, and no others, have HTTP/2 connections that are older than the agent."""
@@ -229,6 +234,7 @@ class LibraryProbes:
         self._used.setdefault(pid, set()).add(id)
 
     def _leave(self, pid: int, now: int) -> None:
+        self._without_tls.discard(pid)
         for id in self._used.pop(pid, ()):
             self._drop_user(id, pid, now)
 

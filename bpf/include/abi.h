@@ -186,7 +186,7 @@ struct at_process_event { /* AT_PROCESS_START, AT_PROCESS_EXIT, AT_PROCESS_SEEN,
 
 /* The value of the `watched` map: what the programs need to know of a process. Key: thread group id. */
 struct at_watched {
-	__u32 speaks_tls;	    /* AT_PROCESS_TLS was sent */
+	__u32 speaks_tls;	    /* when AT_PROCESS_TLS was sent last, in a unit of its own; 0: never */
 	__u32 goid_offset;	    /* Go: offset of goid in runtime.g; 0: not Go or not known */
 	__u32 parent_goid_offset;   /* of parentGoid; 0: not known (before Go 1.21) */
 	__u32 stream_method_offset; /* gRPC-Go: of method in transport.Stream; 0: not gRPC-Go or not known */

@@ -28,14 +28,19 @@ static __always_inline void send_process_event(__u32 type, __u32 pid, __u32 pare
 	count(AT_SENT);
 }
 
-/* User space looks for the TLS library of a program when it first speaks TLS. */
+/* Nanoseconds are shifted by this: 34 s. */
+#define TLS_TOLD_AGAIN_SHIFT 35
+
+/* User space looks for the TLS library of a program when it first speaks TLS, and now and then when a new connection
+ * does, for that may be by another library, which the program has loaded since. */
 static __always_inline void tell_of_tls(void)
 {
 	struct at_watched *process = current_watched();
+	__u32 now = (bpf_ktime_get_ns() >> TLS_TOLD_AGAIN_SHIFT) + 1;
 
-	if (!process || process->speaks_tls)
+	if (!process || process->speaks_tls == now)
 		return;
-	process->speaks_tls = 1;
+	process->speaks_tls = now;
 	send_process_event(AT_PROCESS_TLS, bpf_get_current_pid_tgid() >> 32, 0);
 }
 

@@ -21,8 +21,8 @@ def tls(tmp_path: Path) -> Iterator[Tls]:
     shutil.rmtree(made.libraries)
 
 
-@pytest.mark.parametrize("client", ["threads", "asyncio"])
-def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str) -> None:
+@pytest.mark.parametrize(("client", "connections"), [("threads", 20), ("asyncio", 200)])
+def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str, connections: int) -> None:
     """Each request gives one server span and one client span in nginx, and one server span behind it."""
     edge, plain, back = free_ports(3)
     config = nginx_config(
@@ -38,7 +38,7 @@ def test_nginx_ends_tls(tmp_path: Path, tls: Tls, client: str) -> None:
         f"{environment} nginx -c {config}",
         f"{sys.executable} {SERVICES}/backend.py {back} {tmp_path}/back.log",
         f"{environment} {sys.executable} {SERVICES}/tls_client.py {edge} {tls.folder} {tmp_path}/client.log "
-        f"{client} 20 5 {tmp_path}/go {tmp_path}/go",
+        f"{client} {connections} 5 {tmp_path}/go {tmp_path}/go",
     )
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(edge) and listening(back), "the services")
@@ -75,8 +75,47 @@ def test_curl(tmp_path: Path, tls: Tls) -> None:
     assert {s.service for s in result.client()} == {"curl"}
 
 
-def tls_server(tmp_path: Path, tls: Tls, port: int) -> str:
-    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log threads"
+def test_curl_with_many_connections(tmp_path: Path, tls: Tls) -> None:
+    """On one thread (curl's multi interface): 200 new connections at once, then 300 requests on 50 kept ones."""
+    (port,) = free_ports(1)
+    files = [tmp_path / f"curl-{number}" for number in (1, 2)]
+    for number, file in enumerate(files):
+        urls = (f"https://localhost:{port}/{number}/{i}/{i % 5 * 9000}" for i in range(300))
+        file.write_text("".join(f'url = "{url}"\noutput = "{tmp_path}/out"\n' for url in urls))
+    curl = f"{tls.openssl()} curl -s --http1.1 --cacert {tls.folder}/cert.pem -Z 2>{tmp_path}/progress"
+    client = (
+        f"{WAIT} {curl} --parallel-immediate --parallel-max 200 -K {files[0]} && "
+        f"{curl} --parallel-max 50 -K {files[1]}"
+    )
+    result = run_client(tmp_path, [tls_server(tmp_path, tls, port, "asyncio")], client, [port])
+    served = log_entries(tmp_path / "server.log")
+    assert len(served) == 600
+    check_joined(result, served)
+    assert {s.service for s in result.client()} == {"curl"}
+
+
+def test_a_bio_of_the_program_s_own(tmp_path: Path, tls: Tls) -> None:
+    """The server moves the ciphertext of its sessions by code of its own, out of OpenSSL's calls."""
+    (port,) = free_ports(1)
+    run = f"{tls.openssl()} {sys.executable} {SERVICES}"
+    log = tmp_path / "client.log"
+    command = shell(
+        f"{run}/tls_custom_bio.py {port} {tls.folder} {tmp_path}/server.log",
+        f"{run}/tls_client.py {port} {tls.folder} {log} asyncio 200 5 {tmp_path}/go {tmp_path}/go",
+    )
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(port), "the server")
+        reads(agent, "libssl.so.3")
+        (tmp_path / "go").touch()
+        wait_for(lambda: finished(log), "the client")
+        result = agent.finish()
+    served = log_entries(tmp_path / "server.log")
+    assert len(served) == 200 * 5
+    check_joined(result, served)
+
+
+def tls_server(tmp_path: Path, tls: Tls, port: int, kind: str = "threads") -> str:
+    server = f"{SERVICES}/tls_server.py {port} {tls.folder} {tmp_path}/server.log {kind}"
     return f"{tls.openssl()} {sys.executable} {server}"
 
 

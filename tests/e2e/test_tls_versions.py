@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import ssl
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -38,6 +40,16 @@ def libraries(version: str) -> list[Path]:
     return [next(folder.glob("libcrypto*")), next(folder.glob("libssl*"))]
 
 
+def ask(tls: Tls, port: int, *paths: str) -> None:
+    """One request after the other on one connection."""
+    context = ssl.create_default_context(cafile=str(tls.folder / "cert.pem"))
+    connection = http.client.HTTPSConnection("localhost", port, context=context)
+    for path in paths:
+        connection.request("GET", path)
+        assert connection.getresponse().read() == b"hello"
+    connection.close()
+
+
 @pytest.mark.parametrize("version", ["1.1.1", "3.0", "3.5"])
 def test_a_version_that_is_loaded_late(tmp_path: Path, version: str) -> None:
     """What the first connection says may be missed, for until then there is no library; all after it is seen."""
@@ -47,21 +59,13 @@ def test_a_version_that_is_loaded_late(tmp_path: Path, version: str) -> None:
     environment = f"env LD_LIBRARY_PATH={tls.libraries}"
     service = f"{SERVICES}/tls_dlopen.py {port} {tls.folder} {tmp_path}/log {libssl}"
     command = shell(f"{environment} {sys.executable} {service}")
-    context = ssl.create_default_context(cafile=str(tls.folder / "cert.pem"))
-
-    def ask(*paths: str) -> None:
-        connection = http.client.HTTPSConnection("localhost", port, context=context)
-        for path in paths:
-            connection.request("GET", path)
-            assert connection.getresponse().read() == b"hello"
-        connection.close()
 
     with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
         wait_for(lambda: listening(port), "the server")
-        ask("/first")
+        ask(tls, port, "/first")
         reads(agent, libssl.name)
         for connection in range(4):
-            ask(*(f"/c/{connection}/r/{number}" for number in range(3)))
+            ask(tls, port, *(f"/c/{connection}/r/{number}" for number in range(3)))
         result = agent.finish()
     result.check_ledger()
     truth = [(entry["path"], entry["peer"]) for entry in log_entries(tmp_path / "log")]
@@ -69,3 +73,29 @@ def test_a_version_that_is_loaded_late(tmp_path: Path, version: str) -> None:
     seen = [(s.path, s.attributes["client.port"]) for s in result.server()]
     assert sorted(set(seen) - {truth[0]}) == sorted(truth[1:])
     assert len(seen) == len(set(seen))
+
+
+def test_another_library_is_loaded_long_after(tmp_path: Path) -> None:
+    """After the half minute in which a new program is looked at again and again, when it speaks TLS already."""
+    tls = Tls(tmp_path / "tls")
+    first = tls.copy(*libraries("3.0"))
+    late = tls.folder / "late" / first.name
+    late.parent.mkdir()
+    shutil.copy(first, late)
+    (port,) = free_ports(1)
+    service = f"{SERVICES}/tls_dlopen.py {port} {tls.folder} {tmp_path}/log {first} {late}"
+    command = shell(f"env LD_LIBRARY_PATH={tls.libraries} {sys.executable} {service}")
+    with Traced(tmp_path / "agent", command, only_copies(tmp_path)) as agent:
+        wait_for(lambda: listening(port), "the server")
+        ask(tls, port, "/first")
+        reads(agent, f"libraries/{first.name}")
+        time.sleep(36)
+        Path(f"{late}-go").touch()
+        ask(tls, port, "/loads/it")
+        reads(agent, f"late/{late.name}")
+        ask(tls, port, "/1", "/2")
+        result = agent.finish()
+    result.check_ledger()
+    truth = [(entry["path"], entry["peer"]) for entry in log_entries(tmp_path / "log")]
+    seen = [(s.path, s.attributes["client.port"]) for s in result.server()]
+    assert set(truth[2:]) <= set(seen) <= set(truth)

@@ -234,6 +234,7 @@ def test_tls_makes_a_process_be_looked_at_again() -> None:
     world.probes.watched(1, SECOND)
     world.probes.work(SECOND)
     world.probes.speaks_tls(1)
+    world.probes.speaks_tls(1)
     assert world.notes == [("tls", "process_without_known_library")]
     world.finder.mapped = {1: ["/lib/opened"]}
     world.probes.speaks_tls(1)
