@@ -8,11 +8,13 @@ causes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from autotrace.model import Direction, Exchange, Role, Rpc, StreamClaim
 
-_SERVER = Role.SERVER
-_RX, _TX = Direction.RX, Direction.TX
+_SERVER: Final = Role.SERVER
+_RX: Final = Direction.RX
+_TX: Final = Direction.TX
 
 _Carrier = tuple[int, int, Direction]
 """Process, task, direction of the requests whose bytes the task moves."""

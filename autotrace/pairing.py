@@ -7,7 +7,6 @@ nothing else: no ids, no clocks.
 from __future__ import annotations
 
 import errno
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -26,7 +25,6 @@ from autotrace.model import (
     Response,
     Role,
     Switched,
-    new_tuple,
 )
 
 ABORTED = "aborted"
@@ -83,7 +81,7 @@ class _Conversation:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.open: deque[Exchange] = deque()
+        self.open: list[Exchange] = []
         self.asking: Exchange | None = None
         self.answering: Exchange | None = None
         self.skipped = 0
@@ -285,7 +283,7 @@ class Pairing:
         exchange.task = request.task
         conversation.open.append(exchange)
         conversation.asking = exchange
-        events.append(new_tuple(ExchangeStarted, (exchange,)))
+        events.append(ExchangeStarted(exchange))
         if gap:
             gaps[request.direction] = _SINCE
             conversation.unsure = True
@@ -316,7 +314,7 @@ class Pairing:
             # What was missed was sent while this one waited.
             conversation.pipelines = conversation.lost = True
         if exchange.end_ns:
-            conversation.open.popleft()
+            conversation.open.pop(0)
             self._note("pairing", "late_response")
             return
         if _asks(exchange, response.direction):
@@ -368,7 +366,7 @@ class Pairing:
 
     def _finish(self, conversation: _Conversation, ts: int, error: str, events: list[PairingEvent]) -> None:
         """End the oldest exchange, which has been answered."""
-        exchange = conversation.open.popleft()
+        exchange = conversation.open.pop(0)
         conversation.answering = None
         if conversation.asking is exchange:
             conversation.asking = None
@@ -400,7 +398,7 @@ def _closed_by(error: int, process_exited: bool) -> str:
 def _end(exchange: Exchange, ts: int, error: str) -> ExchangeEnded:
     exchange.end_ns = ts
     exchange.error = error
-    return new_tuple(ExchangeEnded, (exchange,))
+    return ExchangeEnded(exchange)
 
 
 def _errno_name(number: int) -> str:

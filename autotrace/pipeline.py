@@ -106,7 +106,7 @@ class Pipeline:
         if type(event) is Chunk:
             result = self._streams.chunk(event)
             if result is not None:
-                self._messages(*result)
+                self._messages(result[0], result[1])
         elif type(event) is Frames:
             result = self._streams.frames(event)
             if result is not None:
@@ -116,7 +116,7 @@ class Pipeline:
         elif type(event) is Progress:
             result = self._streams.progress(event)
             if result is not None:
-                self._messages(*result)
+                self._messages(result[0], result[1])
         elif type(event) is ConnectionOpened:
             self._streams.opened(event)
         elif type(event) is ConnectionClosed:

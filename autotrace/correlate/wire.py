@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from typing import Final
 
 from autotrace.model import Exchange, OnWire
 
 Key = str
 """What `Connection.wire_key` gives."""
 
-KEEP_UNANSWERED_NS = 10_000_000_000
+KEEP_UNANSWERED_NS: Final = 10_000_000_000
 """How long a request whose sender gave up can still be joined. It may sit in the server's accept queue."""
 
 

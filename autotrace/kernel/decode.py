@@ -24,7 +24,6 @@ from autotrace.model import (
     ProcessStarted,
     Progress,
     StreamClaim,
-    new_tuple,
 )
 
 _AF_UNIX: Final = 1
@@ -58,22 +57,19 @@ def decode(record: bytes) -> Event:
         if kind == _CHUNK_TYPE:
             if size != _CHUNK_SIZE + data_len or size > len(record) or direction > 1:
                 raise DecodeError(f"CHUNK: {data_len} bytes of data in a record of {len(record)}")
-            return new_tuple(
-                Chunk,
-                (
-                    conn,
-                    _TX if direction else _RX,
-                    turn,
-                    position,
-                    record[_CHUNK_SIZE:size],
-                    new_tuple(Context, (at_ts, pid, tid, task, run, cause)),
-                    other_end,
-                    other_last_ts,
-                    other_tail[8 - tail_len :] if 0 < tail_len <= 8 else b"",
-                    body_len,
-                    wire_from,
-                    wire_end,
-                ),
+            return Chunk(
+                conn,
+                _TX if direction else _RX,
+                turn,
+                position,
+                record[_CHUNK_SIZE:size],
+                Context(at_ts, pid, tid, task, run, cause),
+                other_end,
+                other_last_ts,
+                other_tail[8 - tail_len :] if 0 < tail_len <= 8 else b"",
+                body_len,
+                wire_from,
+                wire_end,
             )
     kind = int.from_bytes(record[:4], "little")
     decoder = _DECODERS.get(kind)

@@ -10,7 +10,7 @@ Times are nanoseconds. Unless a name says `unix`, they are on the kernel's monot
 """
 
 from autotrace.model.connections import Connection, OnWire
-from autotrace.model.context import Context, Direction, Role, new_tuple
+from autotrace.model.context import Context, Direction, Role
 from autotrace.model.events import (
     Chunk,
     ConnectionClosed,
@@ -110,5 +110,4 @@ __all__ = [
     "StreamReset",
     "StreamResponse",
     "Switched",
-    "new_tuple",
 ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import Final, NamedTuple
+from typing import Final
 
-new_tuple: Final = tuple.__new__
-"""`new_tuple(Request, (...))` is what `Request(...)` comes to, in half the time: for what every exchange needs."""
+from autotrace.model.value import Value
 
 
 class Direction(IntEnum):
@@ -27,7 +26,7 @@ class Role(Enum):
     CLIENT = "client"
 
 
-class Context(NamedTuple):
+class Context(Value):
     """Who moved some bytes, when, and what its thread had done just before.
 
     `run` counts how often the thread has come back from epoll_wait, poll or select: two events of one thread
@@ -38,9 +37,12 @@ class Context(NamedTuple):
     one of io_uring's threads did it: such a thread works for whichever thread of its process asked.
     """
 
-    ts: int
-    pid: int
-    tid: int
-    task: int
-    run: int
-    cause: int
+    __slots__ = ("cause", "pid", "run", "task", "tid", "ts")
+
+    def __init__(self, ts: int, pid: int, tid: int, task: int, run: int, cause: int) -> None:
+        self.ts: Final = ts
+        self.pid: Final = pid
+        self.tid: Final = tid
+        self.task: Final = task
+        self.run: Final = run
+        self.cause: Final = cause

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from autotrace.model.context import Context, Direction
+from autotrace.model.value import Value
 
 
 class ConnectionOpened(NamedTuple):
@@ -40,7 +41,7 @@ class ConnectionOpened(NamedTuple):
     tls: bool = False
 
 
-class Chunk(NamedTuple):
+class Chunk(Value):
     """Bytes at the head of a turn (a turn: what one side says before the other side speaks).
 
     `position` is the stream position of the first byte (TCP: the sequence number, extended to 64 bits by the
@@ -54,18 +55,48 @@ class Chunk(NamedTuple):
     number `wire_from` and, if the turn was received, before `wire_end`. 0: not known.
     """
 
-    conn: int
-    direction: Direction
-    turn: int
-    position: int
-    data: bytes
-    at: Context
-    other_end: int
-    other_last_ts: int
-    other_tail: bytes
-    body_size: int = 0
-    wire_from: int = 0
-    wire_end: int = 0
+    __slots__ = (
+        "at",
+        "body_size",
+        "conn",
+        "data",
+        "direction",
+        "other_end",
+        "other_last_ts",
+        "other_tail",
+        "position",
+        "turn",
+        "wire_end",
+        "wire_from",
+    )
+
+    def __init__(
+        self,
+        conn: int,
+        direction: Direction,
+        turn: int,
+        position: int,
+        data: bytes,
+        at: Context,
+        other_end: int,
+        other_last_ts: int,
+        other_tail: bytes,
+        body_size: int = 0,
+        wire_from: int = 0,
+        wire_end: int = 0,
+    ) -> None:
+        self.conn: Final = conn
+        self.direction: Final = direction
+        self.turn: Final = turn
+        self.position: Final = position
+        self.data: Final = data
+        self.at: Final = at
+        self.other_end: Final = other_end
+        self.other_last_ts: Final = other_last_ts
+        self.other_tail: Final = other_tail
+        self.body_size: Final = body_size
+        self.wire_from: Final = wire_from
+        self.wire_end: Final = wire_end
 
 
 class FramesOrigin(IntEnum):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import NamedTuple
+from typing import Final
 
 from autotrace.model.connections import Connection, OnWire
 from autotrace.model.context import Context, Direction, Role
 from autotrace.model.messages import Rpc
+from autotrace.model.value import Value
 
 
 class Exchange:
@@ -140,16 +141,22 @@ class Exchange:
         return self.connection.on_wire(direction, self.position)
 
 
-class ExchangeStarted(NamedTuple):
+class ExchangeStarted(Value):
     """The head of a request was seen, or a connection for one could not be made."""
 
-    exchange: Exchange
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Final = exchange
 
 
-class ExchangeEnded(NamedTuple):
+class ExchangeEnded(Value):
     """The exchange is over: its response ended, or will not come (`Exchange.error` says why)."""
 
-    exchange: Exchange
+    __slots__ = ("exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange: Final = exchange
 
 
 PairingEvent = ExchangeStarted | ExchangeEnded

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from autotrace.model.context import Context, Direction
+from autotrace.model.value import Value
 
 
-class Request(NamedTuple):
+class Request(Value):
     """The head of a request is complete (or as much of it as was captured: `truncated`).
 
     `headers` holds only the headers that `protocols` keeps (HEADERS_KEPT), names in lower case. `at` is where the
@@ -17,40 +18,98 @@ class Request(NamedTuple):
     another goroutine than the one that serves it.
     """
 
-    direction: Direction
-    position: int
-    at: Context
-    method: str
-    target: str
-    version: str
-    headers: Mapping[str, str]
-    truncated: bool = False
-    task: int = 0
+    __slots__ = (
+        "at",
+        "direction",
+        "headers",
+        "method",
+        "position",
+        "target",
+        "task",
+        "truncated",
+        "version",
+    )
+
+    def __init__(
+        self,
+        direction: Direction,
+        position: int,
+        at: Context,
+        method: str,
+        target: str,
+        version: str,
+        headers: Mapping[str, str],
+        truncated: bool = False,
+        task: int = 0,
+    ) -> None:
+        self.direction: Final = direction
+        self.position: Final = position
+        self.at: Final = at
+        self.method: Final = method
+        self.target: Final = target
+        self.version: Final = version
+        self.headers: Final = headers
+        self.truncated: Final = truncated
+        self.task: Final = task
 
 
-class Response(NamedTuple):
+class Response(Value):
     """The head of a final response is complete (or as much of it as was captured: `truncated`)."""
 
-    direction: Direction
-    position: int
-    at: Context
-    status: int
-    version: str
-    headers: Mapping[str, str]
-    truncated: bool = False
+    __slots__ = (
+        "at",
+        "direction",
+        "headers",
+        "position",
+        "status",
+        "truncated",
+        "version",
+    )
+
+    def __init__(
+        self,
+        direction: Direction,
+        position: int,
+        at: Context,
+        status: int,
+        version: str,
+        headers: Mapping[str, str],
+        truncated: bool = False,
+    ) -> None:
+        self.direction: Final = direction
+        self.position: Final = position
+        self.at: Final = at
+        self.status: Final = status
+        self.version: Final = version
+        self.headers: Final = headers
+        self.truncated: Final = truncated
 
 
-class MessageEnd(NamedTuple):
+class MessageEnd(Value):
     """The message that began last in this direction is over.
 
     `body_size` counts content bytes (RFC 9110 section 6.4), None if they cannot be told (chunked framing that
     was not captured whole). `complete` is false if the connection ended, or bytes were lost, first.
     """
 
-    direction: Direction
-    ts: int
-    body_size: int | None
-    complete: bool
+    __slots__ = (
+        "body_size",
+        "complete",
+        "direction",
+        "ts",
+    )
+
+    def __init__(
+        self,
+        direction: Direction,
+        ts: int,
+        body_size: int | None,
+        complete: bool,
+    ) -> None:
+        self.direction: Final = direction
+        self.ts: Final = ts
+        self.body_size: Final = body_size
+        self.complete: Final = complete
 
 
 class ProtocolError(NamedTuple):

@@ -13,7 +13,6 @@ What the rules of this parser are where the RFC cannot help, because bytes are m
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from autotrace.model import (
@@ -25,7 +24,6 @@ from autotrace.model import (
     Request,
     Response,
     Switched,
-    new_tuple,
 )
 from autotrace.protocols.base import Parser
 from autotrace.protocols.http1_framing import (
@@ -44,6 +42,7 @@ from autotrace.protocols.http1_framing import (
 from autotrace.protocols.http1_head import (
     HEAD_MAX,
     WHOLE_HEAD_MAX,
+    Fields,
     RequestHead,
     ResponseHead,
     head_end,
@@ -59,25 +58,33 @@ from autotrace.protocols.http1_head import (
 PIPELINED_MAX = 1024
 """Requests of one connection that can wait for their responses."""
 
+_HEAD_KEPT_MAX: Final = 512
+"""Bytes of the longest head that each side of a connection keeps."""
+
 _CR_LF: Final = b"\r\n"
+_RX: Final = Direction.RX
 
 
 class _Side:
     """One direction. Between messages `body` is None, and `pending` holds the part of a head that has come.
     While `body` is there, `pending` holds bytes that may turn out to be a start line instead of more body.
     `open` is true if a message's head was reported and its end was not. `hole`: since the last answer, bytes
-    were counted among which requests may have been missed."""
+    were counted among which requests may have been missed. `head`: the last whole head if it was short, and what
+    was read of it, as the next one on a kept-alive connection often is the same."""
 
     __slots__ = (
         "body",
         "direction",
         "expected",
+        "head",
         "hole",
         "last_ts",
         "open",
         "pending",
         "pending_at",
         "pending_position",
+        "request",
+        "response",
     )
 
     def __init__(self, direction: Direction) -> None:
@@ -90,6 +97,9 @@ class _Side:
         self.pending_position = 0
         self.body: Body | None = None
         self.open = False
+        self.head = b""
+        self.request: RequestHead | None = None
+        self.response: ResponseHead | None = None
 
 
 class Http1Parser(Parser):
@@ -100,7 +110,7 @@ class Http1Parser(Parser):
     def __init__(self) -> None:
         self._sides = (_Side(Direction.RX), _Side(Direction.TX))
         self._requests: _Side | None = None
-        self._waiting: deque[str] = deque()
+        self._waiting: list[str] = []
         """Methods of the requests whose final responses have not begun."""
         self._pipelines = False
         """A request was sent while another one waited."""
@@ -124,7 +134,7 @@ class Http1Parser(Parser):
     def data(
         self, direction: Direction, position: int, data: bytes, at: Context, body_size: int = 0
     ) -> list[Message]:
-        side = self._sides[direction]
+        side = self._sides[0] if direction is _RX else self._sides[1]
         expected = side.expected
         if position < expected:
             data = data[expected - position :]
@@ -159,7 +169,7 @@ class Http1Parser(Parser):
         return out + self.progress(direction, end + body_size, ts, b"") if body_size else out
 
     def progress(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
-        side = self._sides[direction]
+        side = self._sides[0] if direction is _RX else self._sides[1]
         expected = side.expected
         if self._over or end <= expected:
             return []
@@ -180,7 +190,7 @@ class Http1Parser(Parser):
         return out
 
     def missed(self, direction: Direction, end: int, ts: int, tail: bytes) -> list[Message]:
-        side = self._sides[direction]
+        side = self._sides[0] if direction is _RX else self._sides[1]
         if self._over or not ts or end <= side.expected:
             return self.progress(direction, end, ts, tail)
         out: list[Message] = []
@@ -268,14 +278,22 @@ class Http1Parser(Parser):
         if requests is None or len(data) > WHOLE_HEAD_MAX:
             return False
         if requests is side:
-            request = whole_request(data)
+            request = side.request if data == side.head else None
             if request is None:
-                return False
+                request = whole_request(data)
+                if request is None:
+                    return False
+                if len(data) <= _HEAD_KEPT_MAX:
+                    side.head, side.request, side.response = data, request, None
             left = body_size - self._request(side, request, position, at, body_size)
         else:
-            response = whole_response(data)
+            response = side.response if data == side.head else None
             if response is None:
-                return False
+                response = whole_response(data)
+                if response is None:
+                    return False
+                if len(data) <= _HEAD_KEPT_MAX:
+                    side.head, side.request, side.response = data, None, response
             left = body_size - self._response(side, response, position, at, body_size)
         if body_size and not self._over:
             side.expected += body_size
@@ -355,35 +373,38 @@ class Http1Parser(Parser):
     def _request(self, side: _Side, head: RequestHead, position: int, at: Context, available: int) -> int:
         """Report the request whose head begins at `position`, and behind which `available` bytes have come; how
         many of them are accounted for, as all of its content. Raises MalformedError."""
-        method, target, version, (kept, length, coding, expects_continue) = head
+        method, fields = head.method, head.fields
         self._begin_request(side, method)
         direction = side.direction
         self._out.append(
-            new_tuple(Request, (direction, position, at, method, target, version, kept, False, self._task))
+            Request(
+                direction, position, at, method, head.target, head.version, fields.kept, False, self._task
+            )
         )
         if method == "CONNECT":
             self._out.append(MessageEnd(direction, self._ts, 0, True))
             # What follows is not HTTP if the response is 2xx, and often does not wait for it.
             side.body = Unrecognised()
-        elif coding is not None:
+        elif fields.transfer_encoding is not None:
             side.open = True
-            if not is_chunked(coding):
+            if not is_chunked(fields.transfer_encoding):
                 raise MalformedError("malformed_transfer_encoding")
-            side.body = ChunkedBody(expects_continue)
-        elif length is not None:
-            return self._begin_content(side, length, expects_continue, available)
+            side.body = ChunkedBody(fields.expects_continue)
+        elif fields.content_length is not None:
+            return self._begin_content(side, fields, fields.expects_continue, available)
         else:
-            self._out.append(new_tuple(MessageEnd, (direction, self._ts, 0, True)))
+            self._out.append(MessageEnd(direction, self._ts, 0, True))
         return 0
 
     def _response(self, side: _Side, head: ResponseHead, position: int, at: Context, available: int) -> int:
         """The same for a response."""
-        status, version, (kept, length, coding, _) = head
+        status, fields = head.status, head.fields
+        kept, coding = fields.kept, fields.transfer_encoding
         method = self._begin_response(side, status)
         if method is None:
             return 0
         direction = side.direction
-        self._out.append(new_tuple(Response, (direction, position, at, status, version, kept, False)))
+        self._out.append(Response(direction, position, at, status, head.version, kept))
         protocol = switches_to(method, status, kept) if status == 101 or method == "CONNECT" else ""
         if protocol:
             side.open = True
@@ -393,24 +414,26 @@ class Http1Parser(Parser):
         elif coding is not None:
             side.open = True
             side.body = ChunkedBody(not method) if is_chunked(coding) else UntilCloseBody()
-        elif length is not None:
+        elif fields.content_length is not None:
             # The request may have been a HEAD if it was not seen.
-            return self._begin_content(side, length, not method, available)
+            return self._begin_content(side, fields, not method, available)
         else:
             side.open = True
             side.body = UntilCloseBody()
         return 0
 
-    def _begin_content(self, side: _Side, raw_length: bytes, optional: bool, available: int) -> int:
+    def _begin_content(self, side: _Side, fields: Fields, optional: bool, available: int) -> int:
         """Begin the content of a message with a Content-Length, `available` bytes having come with its head; how
         many of them it is if that is all of it, else 0: then they are still to be eaten. Raises MalformedError."""
         side.open = True
-        length = content_length(raw_length)
+        length = fields.length
+        if length < 0:
+            length = content_length(fields.content_length or b"")
         if length > available:
             side.body = LengthBody(length, optional)
             return 0
         side.open = False
-        self._out.append(new_tuple(MessageEnd, (side.direction, self._ts, length, True)))
+        self._out.append(MessageEnd(side.direction, self._ts, length, True))
         return length
 
     def _truncated_head(self, side: _Side) -> None:
@@ -468,7 +491,7 @@ class Http1Parser(Parser):
 
     def _begin_request(self, side: _Side, method: str) -> None:
         self._requests = side
-        responses = self._sides[1 - side.direction]
+        responses = self._opposite(side)
         if side.hole:
             self._report_hole(side)
         if not self._waiting:
@@ -482,7 +505,7 @@ class Http1Parser(Parser):
 
     def _begin_response(self, side: _Side, status: int) -> str | None:
         """The method that a response answers, empty if it is not known; None for an interim response."""
-        requests = self._sides[1 - side.direction]
+        requests = self._opposite(side)
         self._requests = requests
         if status < 200 and status != 101:
             if requests.body is not None:
@@ -493,7 +516,7 @@ class Http1Parser(Parser):
                 self._report_hole(requests)
             # Else there was but one request, the one that is answered now.
             requests.hole = False
-        method = self._waiting.popleft() if self._waiting else ""
+        method = self._waiting.pop(0) if self._waiting else ""
         body = requests.body
         if body is not None and requests.open and not self._waiting and body.ended_by_answer:
             self._end(requests, requests.last_ts, True)
@@ -518,7 +541,7 @@ class Http1Parser(Parser):
         self._end(side, self._ts, False)
         side.body = Unrecognised()
         self._out.append(ProtocolError(side.direction, position, self._ts, reason))
-        responses = self._sides[1 - side.direction]
+        responses = self._opposite(side)
         if side is not self._requests:
             self._waiting.clear()
         elif reason == "gap" and self._waiting and responses.expected < 0:
@@ -529,7 +552,7 @@ class Http1Parser(Parser):
 
     def _switch(self, side: _Side, protocol: str) -> None:
         self._end(side, self._ts, True)
-        other = self._sides[1 - side.direction]
+        other = self._opposite(side)
         self._end(other, other.last_ts, False)
         self._out.append(Switched(self._ts, protocol))
         self._finish()
@@ -546,6 +569,9 @@ class Http1Parser(Parser):
             self._fail(side, side.pending_position, str(error))
         if side.open and side.body is not None:
             self._end(side, side.last_ts, side.body.complete_at_close(orderly))
+
+    def _opposite(self, side: _Side) -> _Side:
+        return self._sides[1] if side is self._sides[0] else self._sides[0]
 
     def _finish(self) -> None:
         self._over = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from autotrace.protocols.base import HEADER_VALUE_MAX, HEADERS_KEPT
 
@@ -48,31 +48,49 @@ WHOLE_HEAD_MAX: Final = 2048
 _HEADS_REMEMBERED = 1024
 
 
-class Fields(NamedTuple):
+class Fields:
     """What was read of a head's fields. `content_length` and `transfer_encoding` are raw values, several
-    fields of one name joined by commas; None if absent."""
+    fields of one name joined by commas; None if absent. `length` is the former as a number if it is a plain one, as
+    almost all are, else -1."""
 
-    kept: Mapping[str, str]
-    content_length: bytes | None
-    transfer_encoding: bytes | None
-    expects_continue: bool
+    __slots__ = ("content_length", "expects_continue", "kept", "length", "transfer_encoding")
+
+    def __init__(
+        self,
+        kept: Mapping[str, str],
+        content_length: bytes | None = None,
+        transfer_encoding: bytes | None = None,
+        expects_continue: bool = False,
+    ) -> None:
+        self.kept: Final = kept
+        self.content_length: Final = content_length
+        plain = content_length is not None and content_length.isdigit() and len(content_length) <= 18
+        self.length: Final = int(content_length) if content_length is not None and plain else -1
+        self.transfer_encoding: Final = transfer_encoding
+        self.expects_continue: Final = expects_continue
 
 
-class RequestHead(NamedTuple):
+class RequestHead:
     """A whole request head."""
 
-    method: str
-    target: str
-    version: str
-    fields: Fields
+    __slots__ = ("fields", "method", "target", "version")
+
+    def __init__(self, method: str, target: str, version: str, fields: Fields) -> None:
+        self.method: Final = method
+        self.target: Final = target
+        self.version: Final = version
+        self.fields: Final = fields
 
 
-class ResponseHead(NamedTuple):
+class ResponseHead:
     """A whole response head."""
 
-    status: int
-    version: str
-    fields: Fields
+    __slots__ = ("fields", "status", "version")
+
+    def __init__(self, status: int, version: str, fields: Fields) -> None:
+        self.status: Final = status
+        self.version: Final = version
+        self.fields: Final = fields
 
 
 def head_end(data: bytes, start: int) -> tuple[int, int]:
@@ -161,7 +179,7 @@ def read_cut_request(data: bytes) -> tuple[str, str, str, Fields] | None:
     line = _CUT_REQUEST_LINE.match(data)
     if line is None:
         return None
-    return line[1].decode(), line[2].decode("latin-1"), "", Fields({}, None, None, False)
+    return line[1].decode(), line[2].decode("latin-1"), "", Fields({})
 
 
 def read_cut_response(data: bytes) -> tuple[int, str, Fields] | None:
@@ -172,7 +190,7 @@ def read_cut_response(data: bytes) -> tuple[int, str, Fields] | None:
     line = _CUT_STATUS_LINE.match(data)
     if line is None:
         return None
-    return int(line[2]), line[1].decode(), Fields({}, None, None, False)
+    return int(line[2]), line[1].decode(), Fields({})
 
 
 def start_line(data: bytes, request: bool, response: bool) -> bool | None:

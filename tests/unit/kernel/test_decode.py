@@ -310,7 +310,8 @@ def test_what_was_packed_comes_out(
     event = decode(chunk(data, direction, reach(end, last_ts, tail), body_size))
     assert isinstance(event, Chunk)
     assert (event.data, event.direction) == (data, Direction(direction))
-    assert event[6:] == (end, last_ts, tail, body_size, 0, 0)
+    assert (event.other_end, event.other_last_ts, event.other_tail) == (end, last_ts, tail)
+    assert (event.body_size, event.wire_from, event.wire_end) == (body_size, 0, 0)
 
 
 @given(st.from_regex(r"[!-~]{1,107}", fullmatch=True), st.booleans())

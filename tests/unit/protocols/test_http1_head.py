@@ -168,8 +168,9 @@ def test_what_cannot_begin_a_start_line_cannot_become_one(data, request, respons
 
 
 def test_a_whole_head_is_a_head_and_nothing_else():
-    assert whole_request(REQUEST + b"\r\n")[:3] == ("GET", "/abc?d", "1.1")
-    assert whole_response(RESPONSE + b"\r\n")[:2] == (200, "1.1")
+    request, response = whole_request(REQUEST + b"\r\n"), whole_response(RESPONSE + b"\r\n")
+    assert (request.method, request.target, request.version) == ("GET", "/abc?d", "1.1")
+    assert (response.status, response.version) == (200, "1.1")
     for data in (REQUEST, REQUEST + b"\r\nx", b"\r\n" + REQUEST + b"\r\n", RESPONSE + b"\r\n"):
         assert whole_request(data) is None
     for data in (RESPONSE, RESPONSE + b"\r\nx", REQUEST + b"\r\n"):
