@@ -12,14 +12,13 @@ import platform
 import select
 import struct
 from threading import Lock
+from typing import Final
 
 _POSITION = struct.Struct("=Q")
-_LENGTH = struct.Struct("=i")
-"""Of a record. Bit 31, BPF_RINGBUF_BUSY_BIT: it is not finished yet, which makes this negative."""
-_DISCARDED = 1 << 30
+_DISCARDED: Final = 1 << 30
 """BPF_RINGBUF_DISCARD_BIT"""
-_HEAD = 8
-_ALIGNMENT = 8
+_HEAD: Final = 8
+_ALIGNMENT: Final = 8
 _ORDERED = frozenset({"x86_64"})
 """Machines on which what one CPU writes in an order, another reads in it."""
 
@@ -91,24 +90,25 @@ def finished_records(
     `fence` keeps the order in which memory is read: a head after the position behind it, a record after its head.
     """
     records: list[bytes] = []
-    take, length_at = records.append, _LENGTH.unpack_from
+    # A head begins with the record's length. Bit 31, BPF_RINGBUF_BUSY_BIT: it is not finished yet.
+    lengths = memoryview(data).cast("i")
     at = start
     while at < end:
-        if fence:
+        if fence is not None:
             fence()
-        (length,) = length_at(data, at)
+        length: int = lengths[at // 4]
         if length < 0:
             break
-        if fence:
+        if fence is not None:
             fence()
         at += _HEAD
         if length < _DISCARDED:
             stop = at + length
-            take(data[at:stop])
+            records.append(data[at:stop])
         else:
             stop = at + length - _DISCARDED
         stop += _ALIGNMENT - 1
         at = stop - stop % _ALIGNMENT
-    if fence:
+    if fence is not None:
         fence()
     return records, at
