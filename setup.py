@@ -17,6 +17,7 @@ PACKAGES = ("autotrace/correlate", "autotrace/model", "autotrace/protocols")
 MODULES = (
     "autotrace/authority.py",
     "autotrace/claims.py",
+    "autotrace/discovery/table.py",
     "autotrace/kernel/decode.py",
     "autotrace/kernel/ring.py",
     "autotrace/ledger.py",

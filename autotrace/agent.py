@@ -49,9 +49,6 @@ _SWEEP_NS = 400_000_000
 _TICK_NS = 1_000_000_000
 _BATCH_BYTES = 64 << 10
 """Of the ring, that are handled before the clock is looked at."""
-_SLICE = 8
-"""Records that are handled before others may have the CPU. Without that they get it at the kernel's next tick, up
-to 4 ms later, and their slowest requests are that much slower."""
 _NICE = 5
 """What shares a CPU with the agent gets three times its share (sched(7)): the watched services come first."""
 _NS = 1_000_000_000
@@ -208,28 +205,21 @@ class Agent:
 
     def _handle(self, records: list[bytes]) -> None:
         assert self._pipeline is not None
-        recorder = self._recorder
-        event = self._pipeline.event
-        for number, record in enumerate(records, 1):
-            if not number % _SLICE:
-                os.sched_yield()
-            try:
-                decoded = decode(record)
-            except DecodeError:
-                self._ledger.note("kernel", "record_not_understood")
-                continue
-            if type(decoded) is not Chunk and isinstance(decoded, _PROCESS_EVENTS):
-                self._process_event(decoded)
-            event(decoded)
-            # After the processes that it made us describe: a replay needs them first.
-            if recorder is not None:
-                recorder.record(self._redaction.redact(record, decoded))
+        # Recorded after the processes that it made us describe: a replay needs them first.
+        record = self._record if self._recorder is not None else None
+        self._pipeline.records(records, self._event, record, os.sched_yield)
+
+    def _record(self, record: bytes, event: Event) -> None:
+        if self._recorder is not None:
+            self._recorder.record(self._redaction.redact(record, event))
 
     def _handle_what_waits(self) -> None:
         assert self._source is not None
         self._handle(self._source.take())
 
-    def _process_event(self, event: Event) -> None:
+    def _event(self, event: Event) -> None:
+        if not isinstance(event, _PROCESS_EVENTS):
+            return
         _follow(self._processes, event)
         if isinstance(event, ProcessSeen) and self._selection.wants(event.pid):
             self.watch(event.pid)

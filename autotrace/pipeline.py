@@ -12,6 +12,7 @@ from opentelemetry.semconv.attributes.http_attributes import HTTP_ROUTE
 
 from autotrace.claims import Claims
 from autotrace.correlate import Correlator
+from autotrace.kernel.decode import DecodeError, decode
 from autotrace.ledger import Ledger
 from autotrace.metrics import RedMetrics
 from autotrace.model import (
@@ -44,6 +45,10 @@ _AF_UNIX: Final = 1
 _SERVER: Final = Role.SERVER
 _HELD_MAX = 16_384
 """How many spans may wait to know their trace. Over that, no parent is waited for any more."""
+
+_SLICE: Final = 8
+"""Records that are handled before others may have the CPU. Without that they get it at the kernel's next tick, up
+to 4 ms later, and their slowest requests are that much slower."""
 
 _EXIT_GRACE_NS = 1_000_000_000
 """How long after a process's exit the ends of its connections may still come."""
@@ -100,6 +105,29 @@ class Pipeline:
     def processes_with_old_frames(self) -> frozenset[int]:
         """The ids of processes with HTTP/2 connections that are older than the agent."""
         return self._streams.processes_with_old_frames
+
+    def records(
+        self,
+        records: list[bytes],
+        before: Callable[[Event], object],
+        after: Callable[[bytes, Event], object] | None,
+        pause: Callable[[], object],
+    ) -> None:
+        """Take records of the ring, in its order. `before` is told of each event that is no chunk before it is
+        handled here, `after` of each record when its event has been; `pause` is called after every few."""
+        for number, record in enumerate(records, 1):
+            if not number % _SLICE:
+                pause()
+            try:
+                event = decode(record)
+            except DecodeError:
+                self._ledger.note("kernel", "record_not_understood")
+                continue
+            if type(event) is not Chunk:
+                before(event)
+            self.event(event)
+            if after is not None:
+                after(record, event)
 
     def event(self, event: Event) -> None:
         """Take one event, in the order of the ring."""
@@ -198,16 +226,16 @@ class Pipeline:
         if exchange.link is not None and exchange.link.suppressed:
             self._ledger.dropped("reported_by_process")
         else:
-            route = self._make_span(exchange)
+            route = self._make_span(exchange, process)
         peer = self._process_of(exchange.peer_pid) if exchange.peer_pid else None
         self._metrics.observe(exchange, process, route, peer)
         self._release()
 
-    def _make_span(self, exchange: Exchange) -> str:
+    def _make_span(self, exchange: Exchange, process: Process) -> str:
         """Hand over the span of an exchange, or hold it until its place is known; returns its route."""
         if self._emit is None:
             self._ledger.emitted()
-            return self._spans.route(exchange)
+            return self._spans.route(exchange, process)
         undecided = self._correlator.undecided_above(exchange)
         span = self._spans.make(exchange)
         route = str(span.attributes.get(HTTP_ROUTE) or span.attributes.get(URL_TEMPLATE) or "")

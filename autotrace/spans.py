@@ -90,16 +90,14 @@ class SpanMaker:
         self._of_connection: dict[int, dict[str, AttributeValue]] = {}
         self._authorities: dict[str, tuple[str, int]] = {}
 
-    def route(self, exchange: Exchange) -> str:
+    def route(self, exchange: Exchange, process: Process) -> str:
         """`http.route` or `url.template` of an exchange whose span nobody wants; empty if it has none."""
         if not exchange.method:
             return ""
         _, path = _split_target(exchange.method, exchange.target)
         if not path:
             return ""
-        pid = exchange.connection.pid
-        service = (self._process_of(pid) or _unknown_process(pid)).service
-        return self._routes.route(service, exchange.role, path)
+        return self._routes.route(process.service, exchange.role, path)
 
     def make(self, exchange: Exchange) -> Span:
         """The span of an exchange. ValueError if it has no link."""

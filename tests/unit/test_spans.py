@@ -244,9 +244,9 @@ def test_the_route_is_the_spans_also_where_no_span_is_made(role: Role) -> None:
     for target in ("/item/7?x", "http://h/item/7", "*", "/"):
         one = exchange(role, target=target)
         attributes = make(one).attributes
-        assert maker().route(one) == (attributes.get("http.route") or attributes.get("url.template"))
-    assert maker().route(exchange(role, method="", target="")) == ""
-    assert maker().route(exchange(role, method="CONNECT", target="h:1")) == ""
+        assert maker().route(one, PROCESS) == (attributes.get("http.route") or attributes.get("url.template"))
+    assert maker().route(exchange(role, method="", target=""), PROCESS) == ""
+    assert maker().route(exchange(role, method="CONNECT", target="h:1"), PROCESS) == ""
 
 
 def test_an_exchange_without_a_link_is_refused() -> None:
