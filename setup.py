@@ -15,6 +15,7 @@ GROUP = "autotrace.compiled"
 
 PACKAGES = ("autotrace/correlate", "autotrace/model", "autotrace/protocols")
 MODULES = (
+    "autotrace/abi.py",
     "autotrace/authority.py",
     "autotrace/claims.py",
     "autotrace/discovery/table.py",

@@ -61,32 +61,33 @@ def decode(record: bytes) -> Event:
 
 
 def _chunk(record: bytes) -> Chunk:
-    """A chunk, member by member of `struct at_chunk_event`: compiled (setup.py), that is a third of the cost of a
-    format's tuple. Raises DecodeError."""
-    size, data_size, direction = _u32(record, 4), _u32(record, 120), _u32(record, 116)
-    if size != _CHUNK_SIZE + data_size or size > len(record) or direction > 1:
+    """A chunk, member by member: compiled (setup.py), that is a third of the cost of a format's tuple.
+    Raises DecodeError."""
+    size, data_size = _u32(record, abi.CHUNK_EVENT_H_SIZE), _u32(record, abi.CHUNK_EVENT_DATA_LEN)
+    direction = _u32(record, abi.CHUNK_EVENT_DIRECTION)
+    if size != abi.CHUNK_EVENT_BYTES + data_size or size > len(record) or direction > 1:
         raise DecodeError(f"CHUNK: {data_size} bytes of data in a record of {len(record)}")
-    tail_size = _u32(record, 96)
+    tail_size, tail_end = _u32(record, abi.CHUNK_EVENT_OTHER_TAIL_LEN), abi.CHUNK_EVENT_OTHER_TAIL + 8
     return Chunk(
-        conn=_u64(record, 16),
+        conn=_u64(record, abi.CHUNK_EVENT_H_CONN),
         direction=_TX if direction else _RX,
-        turn=_u32(record, 112),
-        position=_u64(record, 104),
-        data=record[_CHUNK_SIZE:size],
+        turn=_u32(record, abi.CHUNK_EVENT_TURN),
+        position=_u64(record, abi.CHUNK_EVENT_POSITION),
+        data=record[abi.CHUNK_EVENT_BYTES : size],
         at=Context(
-            ts=_u64(record, 32),
-            pid=_u32(record, 56),
-            tid=_u32(record, 60),
-            task=_u64(record, 40),
-            run=_u32(record, 64),
-            cause=_u64(record, 48),
+            ts=_u64(record, abi.CHUNK_EVENT_AT_TS),
+            pid=_u32(record, abi.CHUNK_EVENT_AT_PID),
+            tid=_u32(record, abi.CHUNK_EVENT_AT_TID),
+            task=_u64(record, abi.CHUNK_EVENT_AT_TASK),
+            run=_u32(record, abi.CHUNK_EVENT_AT_RUN),
+            cause=_u64(record, abi.CHUNK_EVENT_AT_CAUSE),
         ),
-        other_end=_u64(record, 72),
-        other_last_ts=_u64(record, 80),
-        other_tail=record[96 - tail_size : 96] if 0 < tail_size <= 8 else b"",
-        body_size=_u32(record, 124),
-        wire_from=_u32(record, 128),
-        wire_end=_u32(record, 132),
+        other_end=_u64(record, abi.CHUNK_EVENT_OTHER_END),
+        other_last_ts=_u64(record, abi.CHUNK_EVENT_OTHER_LAST_TS),
+        other_tail=record[tail_end - tail_size : tail_end] if 0 < tail_size <= 8 else b"",
+        body_size=_u32(record, abi.CHUNK_EVENT_BODY_LEN),
+        wire_from=_u32(record, abi.CHUNK_EVENT_WIRE_FROM),
+        wire_end=_u32(record, abi.CHUNK_EVENT_WIRE_END),
     )
 
 

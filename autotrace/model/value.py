@@ -30,5 +30,6 @@ class Value:
         return type(self)(**(self._values() | changes))
 
     def _values(self) -> dict[str, Any]:
-        names: tuple[str, ...] = type(self).__slots__
+        # mypyc makes members of the slots and keeps their names elsewhere.
+        names: tuple[str, ...] = getattr(type(self), "__mypyc_attrs__", None) or type(self).__slots__
         return {name: getattr(self, name) for name in names}
