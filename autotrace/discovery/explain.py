@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import NamedTuple
 
-from autotrace.discovery.libraries import LibraryFinder, Use
+from autotrace.discovery.libraries import LibraryFinder, Mapping, Use, code_mappings
 from autotrace.discovery.processes import Describer, Identity
 from autotrace.discovery.procfs import Procfs
+from autotrace.discovery.tls_inside import library_inside
 from autotrace.probes import libraries
 from symbols.go import links_function
 from symbols.go_grpc_offsets import MODULE as GRPC_GO_MODULE
@@ -123,11 +124,10 @@ def _contexts(identity: Identity) -> list[Finding]:
 def _tls(pid: int, identity: Identity, uses: list[Use], procfs: Procfs) -> list[Finding]:
     findings = [_library(use) for use in uses]
     probed = {use.path for use in uses}
-    for path in sorted(procfs.mapped_files(pid) - probed):
-        for pattern, library in _UNSEEN_TLS.items():
-            if fnmatchcase(PurePath(path).name, pattern):
-                text = f"{library} is mapped ({path}) and no probe fits it: {_NOT_SEEN}"
-                findings.append(Finding("tls", State.NO, text))
+    for mapping in code_mappings(procfs, pid):
+        if mapping.path not in probed and (library := _unseen_library(pid, mapping, procfs)):
+            text = f"{library} is mapped ({mapping.path}) and no probe fits it: {_NOT_SEEN}"
+            findings.append(Finding("tls", State.NO, text))
     builtin = identity.match.manifest.builtin_tls
     if builtin and identity.go is not None:
         builtin = builtin if links_function(procfs.path(pid, "exe"), _GO_TLS_FUNCTION) else ""
@@ -135,6 +135,19 @@ def _tls(pid: int, identity: Identity, uses: list[Use], procfs: Procfs) -> list[
         text = f"{builtin} is part of the program and no probe fits it: {_NOT_SEEN}"
         findings.append(Finding("tls", State.NO, text))
     return findings or [Finding("tls", State.INFO, "no TLS library was found in it")]
+
+
+def _unseen_library(pid: int, mapping: Mapping, procfs: Procfs) -> str:
+    """The TLS library that a file is, by its name, or probably has inside; "" if none is known of."""
+    name = PurePath(mapping.path).name
+    for pattern, library in _UNSEEN_TLS.items():
+        if fnmatchcase(name, pattern):
+            return library
+    try:
+        inside = library_inside(procfs.path(pid, f"map_files/{mapping.addresses}"))
+    except OSError:
+        return ""
+    return f"probably {inside}, without symbols," if inside else ""
 
 
 def _tasks(identity: Identity, uses: list[Use]) -> list[Finding]:

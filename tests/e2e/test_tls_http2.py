@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from grpc_peers import AT_ONCE, CALLS, build_go
 from harness import Traced, free_ports, listening, shell, wait_for
-from tls import Tls, only_copies, reads
+from rpc_spans import check_calls, check_sizes, logged
+from tls import WAIT, Tls, only_copies, reads
 
 
 @pytest.mark.skipif(
@@ -48,3 +50,34 @@ def test_many_streams_in_tls(tmp_path: Path) -> None:
         assert span.attributes["url.scheme"] == "https"
         assert span.attributes["http.response.body.size"] == 30_000
         assert by_id[span.parent_id].service == "h2load"
+
+
+def test_grpc_in_tls(tmp_path: Path) -> None:
+    """All kinds of calls at once on one connection, and no message of any is in what the agent writes."""
+    tls = Tls(tmp_path / "tls")
+    program = build_go(tls.libraries)
+    (port,) = free_ports(1)
+    logs = tmp_path / "server.log", tmp_path / "client.log"
+    go, done, events = tmp_path / "go", tmp_path / "done", tmp_path / "events.bin"
+    run = f"env TLS={tls.folder} {program}"
+    command = shell(
+        f"{run} server {port} {logs[0]}",
+        f"{{ {WAIT.replace('GO', str(go))} {run} client {port} {logs[1]} {CALLS} {AT_ONCE}; touch {done}; }}",
+    )
+    options = (*only_copies(tmp_path), "--record", str(events), "--log-level", "debug")
+    with Traced(tmp_path / "agent", command, options) as agent:
+        wait_for(lambda: listening(port), "the server")
+        reads(agent, "gogrpc")
+        go.touch()
+        wait_for(done.exists, "the client")
+        result = agent.finish()
+    result.check_ledger()
+    assert sum(logged(logs[1]).values()) == CALLS
+    check_calls(result, *logs)
+    check_sizes(result)
+    for span in result.server():
+        assert (span.link, span.attributes["server.port"]) == ("wire", port)
+    for file in (events, *filter(Path.is_file, (tmp_path / "agent").rglob("*"))):
+        content = file.read_bytes()
+        assert b"qqqqqqqq" not in content, file
+        assert b"rrrrrrrr" not in content, file

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Traced, free_ports, listening, log_entries, shell, wait_for
+from harness import SERVICES, Traced, cli, free_ports, listening, log_entries, shell, wait_for
 from kernel_state import entries
 from tls import Tls, only_copies, reads
 
@@ -54,6 +56,7 @@ def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> N
     served = log_entries(tmp_path / "server.log")
     asked = [entry for entry in log_entries(tmp_path / "client.log") if entry["path"]]
     assert len(served) == len(asked)
+    assert sum(entry["reused"] for entry in served) == 2 * (client == "threads")
     truth = sorted((entry["path"], entry["peer"]) for entry in served)
     assert sorted((s.path, s.attributes["client.port"]) for s in result.server()) == truth
     assert sorted(s.path for s in result.client()) == sorted(entry["path"] for entry in asked)
@@ -67,23 +70,30 @@ def test_https_is_seen_as_http_is(tmp_path: Path, server: str, client: str) -> N
         assert span.attributes["network.peer.port"] == port
 
 
-def test_no_secret_leaves_the_kernel(tmp_path: Path) -> None:
-    """Bodies, queries and fields that are not kept appear in no span, no log and no recording of events."""
+def test_no_secret_is_in_anything_that_the_agent_says(tmp_path: Path) -> None:
+    """Not in spans, log, recording, metrics or answers: from bodies, queries and fields that are not kept."""
     command, port = commands(tmp_path, "asyncio", "threads")
     events = tmp_path / "events.bin"
-    with Traced(tmp_path / "agent", command, (*only_copies(tmp_path), "--record", str(events))) as agent:
+    (metrics,) = free_ports(1)
+    options = ("--record", str(events), "--log-level", "debug", "--metrics-port", str(metrics))
+    with Traced(tmp_path / "agent", command, (*only_copies(tmp_path), *options)) as agent:
         wait_for(lambda: listening(port), "the server")
         reads(agent, "libssl.so.3")
         (tmp_path / "go").touch()
         (tmp_path / "start").touch()
         wait_for(lambda: finished(tmp_path / "client.log"), "the client")
+        wait_for(lambda: agent.status()["ledger"]["exchanges"]["emitted"], "spans")
+        answers = [json.dumps(agent.status())]
+        answers += [cli("explain", str(pid)).stdout for pid in agent.watched()]
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics}/metrics") as page:
+            answers.append(page.read().decode())
         result = agent.finish()
     result.check_ledger()
     assert result.server()
-    for file in (tmp_path / "agent" / "spans.jsonl", tmp_path / "agent" / "agent.log"):
+    assert "http_server_request_duration" in answers[-1]
+    assert all("SECRET" not in answer for answer in answers)
+    for file in (events, *filter(Path.is_file, (tmp_path / "agent").rglob("*"))):
         assert b"SECRET" not in file.read_bytes(), file
-    assert b"SECRET-QUESTION" not in events.read_bytes()
-    assert b"SECRET-ANSWER" not in events.read_bytes()
 
 
 def test_the_next_agent_need_not_search_again(tmp_path: Path) -> None:

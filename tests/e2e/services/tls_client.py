@@ -50,15 +50,14 @@ def threads():
         for number in range(EARLY, REQUESTS):
             exchange(connection, file, i, number)
         session = session or connection.session
-    # Another connection resumes the session of the first.
+    # Another connection resumes the session of the first, and is kept for a second request.
     with (
         socket.create_connection(("127.0.0.1", PORT)) as plain,
         CONTEXT.wrap_socket(plain, server_hostname="localhost", session=session) as connection,
     ):
-        path, message = request(CONNECTIONS, 0)
-        connection.sendall(message)
-        status = int(connection.recv(4096).split()[1])
-        log(path, connection.getsockname()[1], status)
+        file = connection.makefile("rb")
+        for number in range(2):
+            exchange(connection, file, CONNECTIONS, number)
 
 
 def exchange(connection, file, i, number):

@@ -64,6 +64,20 @@ def test_tls_that_cannot_be_seen_is_named(proc: Any) -> None:
     assert "only counted" in texts(findings, "tls")
 
 
+def test_tls_inside_a_program_without_symbols_is_recognised(proc: Any, tmp_path: Path) -> None:
+    """By what such a library must have inside, whatever the file is called."""
+    program = tmp_path / "edge"
+    program.write_bytes(bytes(1 << 20) + b"c hs traffic\0OpenSSL 1.1.1 (compatible; BoringSSL)")
+    folder = proc.add(7, maps="7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /usr/bin/edge\n")
+    (folder / "map_files").mkdir()
+    (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(program)
+    findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+    assert texts(findings, "tls") == (
+        "probably BoringSSL, without symbols, is mapped (/usr/bin/edge) and no probe fits it: "
+        "what it encrypts is only counted"
+    )
+
+
 def test_a_runtime_with_tls_of_its_own(proc: Any) -> None:
     proc.add(7, "/usr/bin/java")
     findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)

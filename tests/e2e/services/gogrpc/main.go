@@ -1,7 +1,8 @@
 // gogrpc server PORT LOG
 // gogrpc client PORT LOG COUNT CONCURRENCY [KIND...]
 //
-// The same as grpc_peer.py, of gRPC-Go: see there for the kinds of calls. Messages are plain bytes.
+// The same as grpc_peer.py, of gRPC-Go: see there for the kinds of calls. Messages are plain bytes. With TLS in the
+// environment, a folder with cert.pem and key.pem, both speak TLS.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 )
@@ -151,15 +153,30 @@ func call(connection *grpc.ClientConn, method string) error {
 	}
 }
 
+// secured returns the credentials of a server and of a client.
+func secured() (credentials.TransportCredentials, credentials.TransportCredentials) {
+	folder := os.Getenv("TLS")
+	if folder == "" {
+		return insecure.NewCredentials(), insecure.NewCredentials()
+	}
+	server, err := credentials.NewServerTLSFromFile(folder+"/cert.pem", folder+"/key.pem")
+	must(err)
+	client, err := credentials.NewClientTLSFromFile(folder+"/cert.pem", "localhost")
+	must(err)
+	return server, client
+}
+
 func main() {
 	port := os.Args[2]
 	file, err := os.OpenFile(os.Args[3], os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	must(err)
 	log := &callLog{file: file}
+	ofServer, ofClient := secured()
 	if os.Args[1] == "server" {
 		listener, err := net.Listen("tcp", "127.0.0.1:"+port)
 		must(err)
-		must(grpc.NewServer(grpc.ForceServerCodec(bytesCodec{}), grpc.UnknownServiceHandler(serve(log))).Serve(listener))
+		must(grpc.NewServer(grpc.Creds(ofServer), grpc.ForceServerCodec(bytesCodec{}),
+			grpc.UnknownServiceHandler(serve(log))).Serve(listener))
 	}
 	count, err := strconv.Atoi(os.Args[4])
 	must(err)
@@ -169,7 +186,7 @@ func main() {
 	if len(kinds) == 0 {
 		kinds = []string{"unary", "server", "client", "both", "fail", "slow", "cancel"}
 	}
-	connection, err := grpc.NewClient("127.0.0.1:"+port, grpc.WithTransportCredentials(insecure.NewCredentials()),
+	connection, err := grpc.NewClient("127.0.0.1:"+port, grpc.WithTransportCredentials(ofClient),
 		grpc.WithDefaultCallOptions(grpc.ForceCodec(bytesCodec{})))
 	must(err)
 	seconds, _ := strconv.ParseFloat(os.Getenv("PAUSE"), 64)
