@@ -8,6 +8,7 @@ import ssl
 import sys
 from pathlib import Path
 
+import pytest
 from harness import SERVICES, Result, Traced, free_ports, listening, log_entries, running, shell, wait_for
 from tls import LOADING_S, Tls, build_go, check_joined, only_copies, reads
 
@@ -177,6 +178,10 @@ def test_processes_that_exit_while_probes_are_set(tmp_path: Path) -> None:
     assert "not seen" not in result.said
 
 
+@pytest.mark.skipif(
+    int(Path("/proc/sys/kernel/perf_event_paranoid").read_text()) > 2,
+    reason="kernel.perf_event_paranoid is above 2: this kernel wants CAP_SYS_ADMIN",
+)
 def test_with_the_capabilities_of_the_systemd_unit(tmp_path: Path) -> None:
     unit = (Path(__file__).parents[2] / "deploy" / "systemd" / "autotrace.service").read_text()
     line = next(line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))

@@ -7,6 +7,7 @@ the agent came, an end may be missing; all that is told of it is held against th
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,9 @@ def test_python(tmp_path: Path, tls: Tls, serving: str, kind: str, early: int) -
     log = log_entries(tmp_path / "server.log")
     assert len(log) == len(asked(tmp_path)) - 1
     check_hop(result, log, before, "tls_client", "tls_server", port)
+    missed = 2 * (len(log) - len(before)) - len(result.spans)
+    noted = re.findall(r"(?:orphan_response|tls_unbound) (\d+)", result.said)
+    assert missed <= sum(map(int, noted)), result.said
 
 
 def pass_on(
