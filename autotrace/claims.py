@@ -65,6 +65,8 @@ class Claims:
 
     def started(self, exchange: Exchange) -> None:
         """An exchange begins: if there is a claim on it, it knows now what that says."""
+        if not exchange.stream and not self._waiting:
+            return
         connection, task = exchange.connection, exchange.at.task
         direction = _RX if exchange.role is _SERVER else _TX
         carrier = (connection.pid, task, direction)

@@ -63,6 +63,7 @@ class _RpcKey(NamedTuple):
 
 _Seen = tuple[_Key | _RpcKey, str | None]
 """What of an exchange decides where it is counted, the service at the other end too."""
+_FIRST_BOUND: Final = 0.005  # of DURATION_BOUNDS; most are below it
 _FINE_MIN_SECONDS: Final = 1e-9
 _HOSTS_REMEMBERED = 1024
 _COUNTED_MAX = 4096
@@ -89,12 +90,22 @@ class _Edge:
         self.client = _Histogram()
 
 
-_Counted = tuple[_Histogram, _Edge, _Histogram, bool]
-"""The series, the edge and the edge's histogram for an exchange, and if it counts as a request of the edge."""
+class _Counted:
+    """Where an exchange is counted: `side` is the histogram of its end of the edge. `is_request`: it counts as a
+    request of the edge."""
+
+    __slots__ = ("edge", "is_request", "series", "side")
+
+    def __init__(self, series: _Histogram, edge: _Edge, side: _Histogram, is_request: bool) -> None:
+        self.series = series
+        self.edge = edge
+        self.side = side
+        self.is_request = is_request
 
 
 class RedMetrics:
-    """Aggregates exchanges. `observe` is called by one thread, `collect` by any."""
+    """Aggregates exchanges. `observe` is called by one thread, `collect` by any. Only new series need the lock: a
+    copy may have half of the observation that is made meanwhile, and the next one has the rest."""
 
     def __init__(
         self,
@@ -142,20 +153,25 @@ class RedMetrics:
             name = call.method or rpc.METHOD_UNKNOWN
             key = _RpcKey(service, is_server, call.system, name, call.status, error, address, port)
         seen = (key, None if peer is None else peer.service)
-        bucket = bisect_left(DURATION_BOUNDS, seconds)
+        counted = self._counted.get(seen)
+        if counted is None:
+            with self._lock:
+                counted = self._find(seen, process)
+        bucket = bisect_left(DURATION_BOUNDS, seconds) if seconds > _FIRST_BOUND else 0
         fine = floor(
             log2(seconds if seconds > _FINE_MIN_SECONDS else _FINE_MIN_SECONDS) * FINE_STEPS_PER_OCTAVE
         )
-        with self._lock:
-            series, edge, side, is_request = self._counted.get(seen) or self._find(seen, process)
-            series.counts[bucket] += 1
-            series.sum += seconds
-            series.fine[fine] = series.fine.get(fine, 0) + 1
-            side.counts[bucket] += 1
-            side.sum += seconds
-            if is_request:
-                edge.total += 1
-                edge.failed += 1 if error else 0
+        series, side = counted.series, counted.side
+        series.counts[bucket] += 1
+        series.sum += seconds
+        series.fine[fine] = series.fine.get(fine, 0) + 1
+        side.counts[bucket] += 1
+        side.sum += seconds
+        if counted.is_request:
+            edge = counted.edge
+            edge.total += 1
+            if error:
+                edge.failed += 1
 
     def collect(self) -> RedSnapshot:
         """A copy of everything counted so far."""
@@ -203,7 +219,8 @@ class RedMetrics:
         else:
             ends = (service, (f"{address}:{port}" if port else address) if peer is None else peer, kind)
         edge = self._edges.get(ends) or self._new_edge(ends)
-        counted = (series, edge, edge.server if is_server else edge.client, not is_server or peer is None)
+        side = edge.server if is_server else edge.client
+        counted = _Counted(series, edge, side, not is_server or peer is None)
         if self._series.get(seen[0]) is series and self._edges.get(ends) is edge:
             if len(self._counted) >= _COUNTED_MAX:
                 self._counted.clear()

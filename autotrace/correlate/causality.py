@@ -33,21 +33,31 @@ class Finding(NamedTuple):
     confidence: Confidence = Confidence.CONDITIONAL
 
 
+class _Thread:
+    """The open requests that one thread has read. `own`: how many of them did not come on shared connections.
+    `answered_in`: the run of the last answer that it gave since it has any, -1 if it gave none."""
+
+    __slots__ = ("answered_in", "own", "requests")
+
+    def __init__(self) -> None:
+        self.requests: set[Exchange] = set()
+        self.own = 0
+        self.answered_in = -1
+
+
 class OpenRequests:
     """The incoming requests of one process that are not answered yet, and what it asked others meanwhile."""
 
     def __init__(self) -> None:
         self.open: set[Exchange] = set()
-        self._by_thread: dict[int, set[Exchange]] = {}
+        self._threads: dict[int, _Thread] = {}  # those with open requests
         self._streams_open = 0  # of `open`, those on shared connections
-        self._own: dict[int, int] = {}  # by thread, how many of `open` are not
         self._by_connection: dict[int, list[Exchange]] = {}
         self._by_trace_key: dict[TraceKey, list[Exchange]] = {}
         self._trace_keys: dict[Exchange, TraceKey] = {}
         self._calls: dict[int, Exchange] = {}  # by connection: the last request sent on it
         self._closed_calls: dict[Exchange, list[int]] = {}  # by parent: connections that are gone
         self._stream_calls = StreamCalls()
-        self._answered: dict[int, int] = {}  # by thread with open requests: the run of its last answer
         self._moved = ""  # evidence against the thread rung
         self._streams_moved = ""  # the same, from requests on shared connections
         self._answers = StreamAnswers()
@@ -69,15 +79,14 @@ class OpenRequests:
         on_connection.append(exchange)
         self.open.add(exchange)
         tid = exchange.at.tid
-        on_thread = self._by_thread.get(tid)
-        if on_thread is None:
-            self._by_thread[tid] = {exchange}
-        else:
-            on_thread.add(exchange)
+        thread = self._threads.get(tid)
+        if thread is None:
+            thread = self._threads[tid] = _Thread()
+        thread.requests.add(exchange)
         if exchange.stream:
             self._streams_open += 1
         else:
-            self._own[tid] = self._own.get(tid, 0) + 1
+            thread.own += 1
         if not tid and not self._moved:
             self._moved = "a request was read by a thread of io_uring"
         if exchange.task:
@@ -111,8 +120,9 @@ class OpenRequests:
                 self._note_move(exchange, answered.tid)
         if exchange in self.open:
             self._close(exchange)
-            if answered is not None and answered.tid in self._by_thread:
-                self._answered[answered.tid] = answered.run
+            thread = self._threads.get(answered.tid) if answered is not None else None
+            if answered is not None and thread is not None:
+                thread.answered_in = answered.run
 
     def _note_move(self, exchange: Exchange, tid: int) -> None:
         evidence = f"a request read on thread {exchange.at.tid} was answered on thread {tid}"
@@ -180,7 +190,12 @@ class OpenRequests:
         return self._stream_calls.against_helpers()
 
     def _serves(self, tid: int) -> bool:
-        return tid in self._own
+        thread = self._threads.get(tid)
+        return thread is not None and thread.own > 0
+
+    def _read_by(self, tid: int) -> set[Exchange]:
+        thread = self._threads.get(tid)
+        return thread.requests if thread is not None else set()
 
     def carrying(self, trace_key: TraceKey) -> list[Exchange]:
         """The open requests that came with this trace header."""
@@ -218,7 +233,7 @@ class OpenRequests:
         elif not call.at.tid:
             why = "sent by a thread of io_uring"
         else:
-            on_thread = self._by_thread.get(call.at.tid, set())
+            on_thread = self._read_by(call.at.tid)
             if len(on_thread) == 1:
                 (parent,) = on_thread
                 if parent.stream and "stream-loop" not in rungs:
@@ -279,7 +294,7 @@ class OpenRequests:
 
     def _find_parent_of_stream(self, call: Exchange, rungs: frozenset[str], moved: str) -> Finding:
         """The same for a call on a connection that calls share."""
-        on_thread = self._by_thread.get(call.at.tid, set())
+        on_thread = self._read_by(call.at.tid)
         loop = "stream-loop" in rungs
         if not loop and "stream-thread" not in rungs:
             why = "sent on a multiplexed connection, by whichever thread writes to it"
@@ -300,7 +315,8 @@ class OpenRequests:
     def _against_loop(self, call: Exchange, parent: Exchange) -> str:
         """What speaks against `parent`, the only open request of an event loop. The loop collects what it sends
         on a shared connection until it has done all else, or until the connection is made."""
-        if self._answered.get(call.at.tid) == call.at.run:
+        thread = self._threads.get(call.at.tid)
+        if thread is not None and thread.answered_in == call.at.run:
             return "another request was answered in this run of the loop"
         if self._stream_calls.may_have_waited(call, parent):
             return "the connection was not ready when the open request came"
@@ -351,17 +367,14 @@ class OpenRequests:
         tid = exchange.at.tid
         self.open.discard(exchange)
         self._by_connection[exchange.connection.id].remove(exchange)
-        on_thread = self._by_thread[tid]
-        on_thread.discard(exchange)
-        if not on_thread:
-            del self._by_thread[tid]
-            self._answered.pop(tid, None)
+        thread = self._threads[tid]
+        thread.requests.discard(exchange)
         if exchange.stream:
             self._streams_open -= 1
-        elif self._own[tid] > 1:
-            self._own[tid] -= 1
         else:
-            del self._own[tid]
+            thread.own -= 1
+        if not thread.requests:
+            del self._threads[tid]
         if exchange.task:
             self._leave_task(exchange)
         if self._trace_keys:

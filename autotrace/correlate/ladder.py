@@ -115,7 +115,8 @@ class Correlator:
         self._undecided.process_exited(0)
 
     def _link_incoming(self, exchange: Exchange, requests: OpenRequests) -> Link:
-        key = exchange.wire_key(_RX)
+        # Where nothing was sent and nobody wants ids, a key is made for nothing.
+        key = exchange.wire_key(_RX) if self._identity is not None or len(self._wire) else None
         on_wire = exchange.on_wire(_RX) if exchange.connection.tls else None
         client, conflict = self._wire.join(key, on_wire)
         context = trace_context(exchange.request_headers)
@@ -131,7 +132,7 @@ class Correlator:
             link = _adopt(context, f"{context.header} header", ids[0])
         elif conflict:
             link = _root("two requests claim these bytes", ids, 1)
-        elif key is None and on_wire is None:
+        elif on_wire is None and not exchange.has_wire_key:
             self._note("correlate", "wire_position_unknown")
             link = _root("no trace header, and which bytes of the connection these are is not known", ids, 0)
         else:

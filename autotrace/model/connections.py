@@ -60,12 +60,9 @@ class Connection:
         kernel sockets and the byte count, sound only if the connection was seen from its start; None if not.
         TLS: its plaintext bytes are counted, which is as sound only from the start.
         """
-        if self.tls and not self.from_start:
+        if not self.names_bytes:
             return None
-        if self.family == 1:
-            if not self.from_start or not self.peer_socket:
-                return None
-        elif not self.tls:
+        if self.family != 1 and not self.tls:
             position &= 0xFFFFFFFF
         if not self._wire_names:
             self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
@@ -75,12 +72,24 @@ class Connection:
     def stream_key(self, direction: Direction, stream: int) -> str | None:
         """Name a stream (RFC 9113 section 5.1.1) so that both ends give the same name; `direction` is that of
         its request. Unlike a byte count, it is sound on a Unix socket of any age."""
-        if self.family == 1 and not self.peer_socket:
+        if not self.names_streams:
             return None
         if not self._wire_names:
             self._wire_names = self._name_wire(receives=True), self._name_wire(receives=False)
         before, behind = self._wire_names[direction]
         return f"('stream', {before}{stream}{behind})"
+
+    @property
+    def names_bytes(self) -> bool:
+        """Tell if `wire_key` gives a name."""
+        if self.family == 1:
+            return self.from_start and self.peer_socket != 0
+        return self.from_start or not self.tls
+
+    @property
+    def names_streams(self) -> bool:
+        """Tell if `stream_key` gives a name."""
+        return self.family != 1 or self.peer_socket != 0
 
     def turn_begins(self, direction: Direction, position: int, start: int, end: int) -> None:
         """Plaintext of TLS begins a turn; see `Chunk` for `start` and `end`."""

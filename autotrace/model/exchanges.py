@@ -134,6 +134,11 @@ class Exchange:
             return self.connection.stream_key(direction, self.stream)
         return self.connection.wire_key(direction, self.position)
 
+    @property
+    def has_wire_key(self) -> bool:
+        """Tell if `wire_key` gives a name, which costs more to make."""
+        return self.connection.names_streams if self.stream else self.connection.names_bytes
+
     def on_wire(self, direction: Direction) -> OnWire | None:
         """Tell where the request's ciphertext begins; None if that is not known, or nothing is encrypted."""
         if self.stream:
