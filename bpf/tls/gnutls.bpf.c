@@ -40,7 +40,7 @@ int gnutls_send_enters(struct pt_regs *ctx)
 {
 	__u64 data = ARCH_PARAM1(ctx), size = ARCH_PARAM2(ctx);
 
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), data, data ? size : RESUMED_MAX, 0);
+	tls_write_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), data, data ? size : RESUMED_MAX, 0);
 	return 0;
 }
 
@@ -48,7 +48,7 @@ int gnutls_send_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int gnutls_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s64)ARCH_RESULT(ctx), 0, ARCH_STACK_RETURNED(ctx));
+	tls_call_ends((__s64)ARCH_RESULT(ctx), ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 

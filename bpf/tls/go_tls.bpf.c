@@ -25,9 +25,9 @@ __noinline int go_call_enters(__u64 g, __u64 id, __u32 direction, __u64 buffer, 
 	return !bpf_map_update_elem(&go_tls_calls, &key, &call, BPF_ANY);
 }
 
-/* The call that the goroutine has entered begins. What it returns is what thread_call_begins does. A global function: see
+/* The write that the goroutine has entered begins. What it returns is what thread_write_begins does. A global function: see
  * iov.h. */
-__noinline int go_call_begins(__u64 g)
+__noinline int go_write_begins(__u64 g)
 {
 	struct at_watched *process = current_watched();
 	struct thread *thread = process ? current_thread() : 0;
@@ -38,14 +38,6 @@ __noinline int go_call_begins(__u64 g)
 	if (!thread || !session || !call_begins(process, thread, session, call))
 		return 0;
 	return call->nested ? RECORDS_OF_CALLER : RECORDS_MOVE;
-}
-
-static __always_inline void go_call(__u64 g, __u64 id, __u32 direction, __u64 buffer, __u64 length)
-{
-	int records = go_call_enters(g, id, direction, buffer, length) ? go_call_begins(g) : 0;
-
-	if (records)
-		records_move(id, AT_TX, records == RECORDS_OF_CALLER, g);
 }
 
 /* The goroutine's call has returned `result`. Returns what call_ends does. A global function: see iov.h. */
@@ -63,7 +55,7 @@ __noinline int go_call_ends(__u64 g, __s64 result)
 SEC("uprobe")
 int go_tls_read_enters(struct pt_regs *ctx)
 {
-	go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_RX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
+	go_call_enters(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_RX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
 	return 0;
 }
 
@@ -71,7 +63,13 @@ int go_tls_read_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int go_tls_write_enters(struct pt_regs *ctx)
 {
-	go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), AT_TX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx));
+	__u64 g = ARCH_GO_G(ctx), id = ARCH_GO_PARAM0(ctx);
+	int records = 0;
+
+	if (go_call_enters(g, id, AT_TX, ARCH_GO_PARAM1(ctx), ARCH_GO_PARAM2(ctx)))
+		records = go_write_begins(g);
+	if (records)
+		records_move(id, AT_TX, records == RECORDS_OF_CALLER, g);
 	return 0;
 }
 
@@ -99,7 +97,7 @@ int go_tls_handshake_enters(struct pt_regs *ctx)
 	struct tls_key key = task_key(ARCH_GO_G(ctx));
 
 	if (current_watched() && !bpf_map_lookup_elem(&go_tls_calls, &key))
-		go_call(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), TLS_NO_BYTES, 0, 0);
+		go_call_enters(ARCH_GO_G(ctx), ARCH_GO_PARAM0(ctx), TLS_NO_BYTES, 0, 0);
 	return 0;
 }
 

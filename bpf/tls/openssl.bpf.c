@@ -8,6 +8,7 @@
 #include "tls.h"
 
 #define SSL_EARLY_DATA_REJECTED 1 /* include/openssl/ssl.h */
+#define LOWEST_ADDRESS 4096	  /* nothing is mapped in the first page */
 
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
@@ -57,25 +58,22 @@ int ssl_read_ex_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx), 0);
+	tls_write_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), (__u32)ARCH_PARAM2(ctx),
+			 0);
 	return 0;
 }
 
-/* int SSL_write_ex(SSL *ssl, const void *buf, size_t num, size_t *written) */
+/* int SSL_write_ex(SSL *ssl, const void *buf, size_t num, size_t *written),
+ * int SSL_write_ex2(SSL *ssl, const void *buf, size_t num, uint64_t flags, size_t *written): no flag is as large as an
+ * address. */
 SEC("uprobe")
 int ssl_write_ex_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
-			ARCH_PARAM3(ctx));
-	return 0;
-}
+	__u64 done = ARCH_PARAM3(ctx);
 
-/* int SSL_write_ex2(SSL *ssl, const void *buf, size_t num, uint64_t flags, size_t *written) */
-SEC("uprobe")
-int ssl_write_ex2_enters(struct pt_regs *ctx)
-{
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
-			ARCH_PARAM4(ctx));
+	if (done < LOWEST_ADDRESS)
+		done = ARCH_PARAM4(ctx);
+	tls_write_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx), done);
 	return 0;
 }
 
@@ -102,17 +100,9 @@ int ssl_read_early_data_enters(struct pt_regs *ctx)
 SEC("uprobe")
 int ssl_write_early_data_enters(struct pt_regs *ctx)
 {
-	tls_call_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
-			ARCH_PARAM3(ctx));
+	tls_write_begins(ARCH_PARAM0(ctx), TLS_CALL(ctx, AT_TX), ARCH_PARAM1(ctx), ARCH_PARAM2(ctx),
+			 ARCH_PARAM3(ctx));
 	tls_call_is_outer();
-	return 0;
-}
-
-/* The return of both. */
-SEC("uprobe")
-int ssl_early_data_call_returns(struct pt_regs *ctx)
-{
-	tls_call_ends((__s32)ARCH_RESULT(ctx), 1, ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 
@@ -132,19 +122,12 @@ int ssl_early_data_status_returns(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The return of any of the others; results of 32 bits have their sign there. */
+/* The return of any of the others. Results of 32 bits have their sign there; that of SSL_sendfile is no larger, because
+ * the kernel moves less at a time (MAX_RW_COUNT). */
 SEC("uprobe")
 int ssl_call_returns(struct pt_regs *ctx)
 {
-	tls_call_ends((__s32)ARCH_RESULT(ctx), 0, ARCH_STACK_RETURNED(ctx));
-	return 0;
-}
-
-/* ossl_ssize_t has 64 bits. */
-SEC("uprobe")
-int ssl_long_call_returns(struct pt_regs *ctx)
-{
-	tls_call_ends((__s64)ARCH_RESULT(ctx), 0, ARCH_STACK_RETURNED(ctx));
+	tls_call_ends((__s32)ARCH_RESULT(ctx), ARCH_STACK_RETURNED(ctx));
 	return 0;
 }
 

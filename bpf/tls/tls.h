@@ -141,22 +141,19 @@ static __always_inline struct tls_session *find_or_add_session(__u64 id)
 	return session ? session : add_session(id, 0);
 }
 
-/* What tls_call_begins does, but that it only tells if the call moves the records of another session. A global function:
- * see iov.h. */
-__noinline int thread_call_begins(__u64 id, __u64 place, __u64 buffer, __u64 length, __u64 done)
+/* The thread is in a call of the library from here on. `place` is TLS_CALL(). Of its plaintext up to `length` bytes stand,
+ * or will stand, at `buffer`. `done` is where the library will say how many they were, 0 if its result says that. Returns
+ * the session, or 0 if the call is not looked at. */
+static __always_inline struct tls_session *enter_call(struct thread *thread, __u64 id, __u64 place,
+						      __u64 buffer, __u64 length, __u64 done)
 {
 	__u32 direction = place & TLS_CALL_DIRECTION;
-	struct at_watched *process = current_watched();
-	struct thread *thread = process ? current_thread() : 0;
+	struct tls_call *call = &thread->tls_call;
 	__u64 stack = place - direction;
 	struct tls_session *session;
-	struct tls_call *call;
 	bool nested = 0;
 
-	if (!thread || !id)
-		return 0;
-	call = &thread->tls_call;
-	if (in_tls_call(thread) && call->outer && call->session == id)
+	if (!id || (in_tls_call(thread) && call->outer && call->session == id))
 		return 0;
 	session = find_or_add_session(id);
 	if (!session)
@@ -176,16 +173,35 @@ __noinline int thread_call_begins(__u64 id, __u64 place, __u64 buffer, __u64 len
 	call->captured = 0;
 	call->outer = 0;
 	call->nested = nested;
-	if (!call_begins(process, thread, session, call))
-		return 0;
-	return nested ? RECORDS_OF_CALLER : RECORDS_MOVE;
+	return session;
 }
 
-/* A call of the library begins. `place` is TLS_CALL(). Of its plaintext up to `length` bytes stand, or will stand, at
- * `buffer`. `done` is where the library will say how many they were, 0 if its result says that. */
-static __always_inline void tls_call_begins(__u64 id, __u64 place, __u64 buffer, __u64 length, __u64 done)
+/* A call of the library begins that has no plaintext yet; see enter_call. It is not what tls_write_begins is, because a
+ * program that can capture takes the kernel a hundred times as long to verify. A global function: see iov.h. */
+__noinline int tls_call_begins(__u64 id, __u64 place, __u64 buffer, __u64 length, __u64 done)
 {
-	int records = thread_call_begins(id, place, buffer, length, done);
+	struct thread *thread = current_watched() ? current_thread() : 0;
+
+	return thread && enter_call(thread, id, place, buffer, length, done);
+}
+
+/* What tls_write_begins does, but that it only tells if the call moves the records of another session. A global function:
+ * see iov.h. */
+__noinline int thread_write_begins(__u64 id, __u64 place, __u64 buffer, __u64 length, __u64 done)
+{
+	struct at_watched *process = current_watched();
+	struct thread *thread = process ? current_thread() : 0;
+	struct tls_session *session = thread ? enter_call(thread, id, place, buffer, length, done) : 0;
+
+	if (!session || !call_begins(process, thread, session, &thread->tls_call))
+		return 0;
+	return thread->tls_call.nested ? RECORDS_OF_CALLER : RECORDS_MOVE;
+}
+
+/* A call of the library begins that is given its plaintext; see enter_call. */
+static __always_inline void tls_write_begins(__u64 id, __u64 place, __u64 buffer, __u64 length, __u64 done)
+{
+	int records = thread_write_begins(id, place, buffer, length, done);
 
 	if (records)
 		records_move(id, AT_TX, records == RECORDS_OF_CALLER, 0);
@@ -308,9 +324,9 @@ __noinline int thread_call_ends(__s64 result)
 	return thread && call_ends(process, thread, &thread->tls_call, result);
 }
 
-/* The call of the library that began with this stack pointer has returned `result`; `outer` if it is one made of
- * others. */
-static __always_inline void tls_call_ends(__s64 result, __u32 outer, __u64 stack)
+/* The call of the library that began with this stack pointer has returned `result`. Those that an outer one is made of
+ * stand below it. */
+static __always_inline void tls_call_ends(__s64 result, __u64 stack)
 {
 	struct thread *thread = current_watched() ? known_thread() : 0;
 	struct tls_call *call;
@@ -318,7 +334,7 @@ static __always_inline void tls_call_ends(__s64 result, __u32 outer, __u64 stack
 	if (!thread)
 		return;
 	call = &thread->tls_call;
-	if (!call->session || call->stack != stack || call->outer > outer)
+	if (!call->session || call->stack != stack)
 		return;
 	if (thread_call_ends(result))
 		records_move(call->session, call->direction, call->nested, 0);
