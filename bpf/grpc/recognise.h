@@ -42,6 +42,24 @@ static __always_inline bool is_preface(const __u8 *data, __u32 length)
 	return 1;
 }
 
+/* How much of the preface there is, if the `length` bytes in scratch `slot` go on with it behind its first `before`
+ * bytes; 0 if they do not. A global function: see iov.h. */
+__noinline int preface_goes_on(__u32 slot, __u32 length, __u64 before)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+
+	if (!scratch)
+		return 0;
+	for (__u32 i = 0; i < PREFACE_SIZE; i++, before++) {
+		barrier_var(before);
+		if (i == length || before >= PREFACE_SIZE)
+			break;
+		if (scratch->data[i] != preface[before])
+			return 0;
+	}
+	return before;
+}
+
 static __always_inline __u32 frame_length(const __u8 *header)
 {
 	return (__u32)header[0] << 16 | (__u32)header[1] << 8 | header[2];

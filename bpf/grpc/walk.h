@@ -419,16 +419,17 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
 	struct http2_side *side, *other;
 	bool seen_from_start, client;
-	__u32 direction, length;
+	__u32 direction, length, before;
 
 	if (!scratch || !conn || !walk)
 		return 0;
 	direction = scratch->event.direction & 1;
 	length = copy_bytes(&scratch->bytes, 0, PREFACE_SIZE, slot);
-	client = is_preface(scratch->data, length);
-	/* Nothing has moved on it before. */
+	before = conn->turn == 1 ? conn->preface : 0;
+	client = before ? preface_goes_on(slot, length, before) : is_preface(scratch->data, length);
+	/* Nothing else has moved on it before. */
 	seen_from_start = conn->flags & AT_CONN_FROM_START && !conn->reach[!direction].last_ts &&
-			  !conn->reach[direction].last_ts;
+			  (before || !conn->reach[direction].last_ts);
 	if (!client && seen_from_start && !(length >= FRAME_HEADER && is_first_settings(scratch->data)))
 		return 0;
 	if (!client && conn->flags & AT_CONN_FROM_START && !seen_from_start)
@@ -441,7 +442,7 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	side->position = scratch->event.position;
 	side->origin = client || seen_from_start ? AT_FRAMES_START : AT_FRAMES_JOIN;
 	if (client) {
-		side->left = PREFACE_SIZE;
+		side->left = PREFACE_SIZE - before;
 		side->in_payload = 1;
 	}
 	other->position = conn->reach[!direction].end;

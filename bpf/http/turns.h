@@ -147,6 +147,22 @@ static __always_inline __u32 first_look(const struct user_bytes *bytes, __u64 sk
 	return length < RECOGNISE_LOOK ? copy_bytes(bytes, skip, room, slot) : length;
 }
 
+/* Do the `length` bytes in scratch `slot` bring the preface of HTTP/2, in calls too short to tell each by itself?
+ * `offset` is where in the turn they stand. A global function: see iov.h. */
+__noinline int brings_preface(__u64 key, __u32 slot, __u32 length, __u64 offset)
+{
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	__u32 bytes;
+
+	if (!conn || offset != conn->preface || offset >= PREFACE_LOOK)
+		return 0;
+	bytes = preface_goes_on(slot, length, offset);
+	if (bytes >= PREFACE_LOOK)
+		return 1;
+	conn->preface = bytes;
+	return 0;
+}
+
 /* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
  * and the position. A global function: see iov.h. */
 __noinline int capture_described(__u64 key, __u32 slot)
@@ -213,7 +229,8 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	length = first_look(bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
-	if (is_preface(scratch->data, length))
+	if (is_preface(scratch->data, length) ||
+	    (conn->turn == 1 && brings_preface(key, slot, length, from - conn->turn_start[direction])))
 		return NO_HTTP1;
 	start = recognise(scratch->data, length);
 	if (start == START_REQUEST && length > CONNECT_LOOK)
