@@ -3,6 +3,10 @@
 A claim on a request that is made comes before the request's bytes, so that its exchange has it when it gets its
 link. A claim on a request that is served comes when its exchange has started, but before anything that the request
 causes.
+
+Where records are lost a claim can wait for a request that has gone by. A stream's number or a connection's id
+never comes again, and a task's only with another program. Without streams, a claim on a request that is made is
+older than the answer to it, and one on a request that is served is about the first of its connection.
 """
 
 from __future__ import annotations
@@ -45,10 +49,13 @@ class Claims:
         self._waiting: dict[_Place, StreamClaim] = {}
         self._carried: dict[_Carrier, int] = {}
         self._carriers: dict[int, set[_Carrier]] = {}
+        self._claiming: set[int] = set()
+        """Processes that have claimed something."""
 
     def claimed(self, claim: StreamClaim) -> Exchange | None:
         """Take a claim. Returns the exchange that it is about, which knows now all that it says but the task; None
         if its request is still to come."""
+        self._claiming.add(claim.pid)
         carrier = (claim.pid, claim.carrier, claim.direction)
         connection_id = claim.conn or self._carried.get(carrier, 0)
         if not connection_id and claim.carrier_parent:
@@ -77,6 +84,9 @@ class Claims:
             return
         claim = self._waiting.pop((carrier, exchange.stream), None) if task else None
         claim = claim or self._waiting.pop((connection.id, exchange.stream), None)
+        if claim is not None and not exchange.stream and _is_over(claim, exchange):
+            self._note("claims", "request_never_came")
+            claim = None
         if claim is not None:
             exchange.task = claim.task
             _apply(claim, exchange)
@@ -88,7 +98,14 @@ class Claims:
                 del self._carried[carrier]
 
     def process_exited(self, pid: int) -> None:
-        """A process is gone: what it claimed and did not do will not come."""
+        """A process is gone, or runs another program: what it claimed and did not do will not come."""
+        if pid not in self._claiming:
+            return
+        self._claiming.discard(pid)
+        for carriers in self._carriers.values():
+            for carrier in [carrier for carrier in carriers if carrier[0] == pid]:
+                carriers.discard(carrier)
+                self._carried.pop(carrier, None)
         for place, claim in list(self._waiting.items()):
             if claim.pid == pid:
                 del self._waiting[place]
@@ -100,6 +117,13 @@ class Claims:
         if len(self._waiting) >= self._capacity:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[place] = claim
+
+
+def _is_over(claim: StreamClaim, exchange: Exchange) -> bool:
+    """Tell if the request is over that a claim without a stream was on, of which `exchange` is not the one."""
+    if claim.direction is _RX:
+        return not exchange.first_on_connection
+    return claim.ts < exchange.connection.heard_at
 
 
 def _apply(claim: StreamClaim, exchange: Exchange) -> None:

@@ -29,6 +29,7 @@ from autotrace.model import (
     PairingEvent,
     Process,
     ProcessExited,
+    ProcessStarted,
     Progress,
     Role,
     Span,
@@ -152,6 +153,8 @@ class Pipeline:
         elif type(event) is ProcessExited:
             # Its connections end right after it, and what they say of their last bytes counts.
             self._exited[event.pid] = event.ts
+        elif type(event) is ProcessStarted and not event.parent:
+            self._claims.process_exited(event.pid)
 
     def tick(self, now: int) -> None:
         """The clock stands at `now`: give up what has waited too long."""

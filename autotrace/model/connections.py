@@ -47,6 +47,9 @@ class Connection:
     """Requests seen so far on this connection."""
     multiplexed: bool = False
     """Its exchanges are streams (HTTP/2): each message says which one it belongs to."""
+    heard_at: int = 0
+    """When the last byte was received before this end began to send its last turn; 0 if none was, or if it is
+    multiplexed."""
     _turn: tuple[Direction, int, int, int] | None = field(default=None, init=False, repr=False, compare=False)
     """What `turn_begins` was told last."""
     _wire_names: tuple[tuple[str, str], ...] = field(default=(), init=False, repr=False, compare=False)

@@ -167,6 +167,8 @@ class StreamTable:
             # The first that came of a turn says where the other side stands, even if that never spoke.
             stream.turn = turn
             other, known_end = (_TX, stream.tx_end) if received else (_RX, stream.rx_end)
+            if not received:
+                stream.connection.heard_at = event.other_last_ts
             if turn > last_turn + 1 and (not first or stream.opened.from_start):
                 messages = parser.missed(other, event.other_end, event.other_last_ts, event.other_tail)
                 messages += parser.missed(direction, position, at.ts, b"")

@@ -40,6 +40,8 @@ class World:
         exchange = Exchange(
             connection, role, at, 0, method, target, "2", {}, 1, stream=stream, partial=partial
         )
+        connection.requests += 1
+        exchange.first_on_connection = connection.requests == 1
         if stream:
             self.open[connection.id, stream] = exchange
         self.claims.started(exchange)
@@ -47,10 +49,10 @@ class World:
 
     def claim(
         self, stream: int, direction: Direction, task: int, *, carrier: int = 0, conn: int = 0, path: str = "",
-        parent: int = 0, grpc: bool = True,
+        parent: int = 0, grpc: bool = True, ts: int = 2,
     ) -> Exchange | None:  # fmt: skip
         return self.claims.claimed(
-            StreamClaim(2, conn, PID, carrier, task, parent, stream, direction, path, grpc)
+            StreamClaim(ts, conn, PID, carrier, task, parent, stream, direction, path, grpc)
         )
 
 
@@ -117,6 +119,42 @@ def test_the_next_request_of_a_carrier_without_streams() -> None:
     assert world.begin(connection, 0, Role.SERVER, WRITER).task == 0
     assert world.begin(connection, 0, Role.CLIENT, WRITER).task == 60
     assert world.begin(connection, 0, Role.CLIENT, WRITER).task == 0
+
+
+def test_a_claim_on_a_call_without_a_stream_that_went_by_unseen() -> None:
+    """Its bytes were lost, and so was the claim on the call that comes next."""
+    world = World()
+    connection = world.connection()
+    world.claim(0, TX, 60, carrier=WRITER, grpc=False, ts=10)
+    connection.heard_at = 11
+    assert world.begin(connection, 0, Role.CLIENT, WRITER).task == 0
+    assert world.notes == {"request_never_came": 1}
+    world.claim(0, TX, 61, carrier=WRITER, grpc=False, ts=12)
+    assert world.begin(connection, 0, Role.CLIENT, WRITER).task == 61
+
+
+def test_a_goroutine_made_for_a_connection_whose_first_request_went_by_unseen() -> None:
+    """What that request has started may still run: the goroutine does not serve the next one alone."""
+    world = World()
+    connection = world.connection()
+    connection.requests = 1
+    world.claim(0, RX, 60, carrier=READER, grpc=False)
+    assert world.begin(connection, 0, Role.SERVER, READER).task == 0
+    world.claim(0, RX, 61, carrier=READER + 1, grpc=False)
+    assert world.begin(world.connection(), 0, Role.SERVER, READER + 1).task == 61
+
+
+def test_a_process_that_runs_another_program_counts_its_tasks_from_1_again() -> None:
+    world = World()
+    old = world.connection()
+    call = world.begin(old, 1, Role.CLIENT, WRITER)
+    world.claim(3, TX, 60, carrier=WRITER)
+    world.claims.process_exited(PID)
+    world.claim(1, TX, 61, carrier=WRITER)
+    assert call.task == 0
+    new = world.connection()
+    assert world.begin(new, 1, Role.CLIENT, WRITER).task == 61
+    assert world.begin(new, 3, Role.CLIENT, WRITER).task == 0
 
 
 def test_a_claim_that_comes_too_late_for_the_link_is_counted() -> None:

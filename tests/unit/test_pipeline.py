@@ -24,6 +24,7 @@ from autotrace.model import (
     Progress,
     Role,
     Span,
+    StreamClaim,
 )
 from autotrace.pipeline import Pipeline
 
@@ -415,6 +416,14 @@ def test_events_of_processes_make_no_spans(host: Host) -> None:
     host.event(ProcessExited(host.now, 30))
     host.finish()
     assert host.exchanges() == {"seen": 0, "emitted": 0, "dropped": {}, "in_flight": 0}
+
+
+def test_what_a_program_claimed_goes_with_it(host: Host) -> None:
+    host.event(StreamClaim(host.now, 0, NGINX, 40, 60, 0, 1, TX, "/shop.Cart/Add"))
+    host.event(ProcessStarted(host.now, 30, NGINX, "nginx"))
+    assert "claims" not in host.notes()
+    host.event(ProcessStarted(host.now, NGINX, 0, "nginx"))
+    assert host.notes()["claims"] == {"request_never_came": 1}
 
 
 # --- what is lost, left out or cut off --------------------------------------------------------------------------

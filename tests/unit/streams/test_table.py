@@ -196,6 +196,14 @@ def test_what_the_other_side_did_is_told_before_the_bytes(table: Table) -> None:
     assert table.calls == [("progress", TX, 900, 70, b"\r\n"), ("data", RX, 500, b"GET", AT)]
 
 
+def test_a_connection_knows_what_it_had_heard_before_it_spoke(table: Table) -> None:
+    """Also if the records of that were lost."""
+    connection = table.table.opened(opened())
+    for turn, direction, heard_at in ((1, TX, 0), (2, RX, 0), (3, TX, 70), (5, TX, 90)):
+        table.table.chunk(chunk(turn=turn, other_last_ts=heard_at)._replace(direction=direction))
+        assert connection.heard_at == heard_at or direction is RX
+
+
 def test_messages_of_the_count_alone_are_not_lost(table: Table) -> None:
     connection = table.table.opened(opened())
     table.parser.answers = [[END], []]
