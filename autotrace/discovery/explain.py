@@ -31,6 +31,9 @@ _UNSEEN_TLS = {
 }
 """Base names of files whose TLS has no probes, and what is in them."""
 
+_UNASKED_HTTP2 = "libnghttp2.so*"
+"""The base name of a library that does not export what a runtime is asked by."""
+
 _NOT_SEEN = "what it encrypts is only counted"
 _ABOUT_OLD = " about HTTP/2 connections older than the agent"
 _GO_TLS_FUNCTION = "crypto/tls.(*Conn).Write"
@@ -76,6 +79,7 @@ def explain(pid: int, describer: Describer, procfs: Procfs | None = None) -> lis
     try:
         uses = LibraryFinder(libraries.load(), procfs).find(pid)
         findings += _tasks(identity, [use for use in uses if use.library.kind is libraries.Kind.STREAMS])
+        findings += _unasked(pid, procfs)
         tls = [use for use in uses if use.library.kind is libraries.Kind.TLS]
         findings += _tls(pid, identity, tls, procfs)
         findings += _sockets(pid, procfs)
@@ -168,6 +172,18 @@ def _tasks(identity: Identity, uses: list[Use]) -> list[Finding]:
         text = f"gRPC-Go {version} is not known here and the program is stripped: its server is not asked"
         findings.append(Finding("tasks", State.NO, text))
     return findings
+
+
+def _unasked(pid: int, procfs: Procfs) -> list[Finding]:
+    text = (
+        "nghttp2 in {} cannot be asked, because it does not export what would be: of a request on an HTTP/2 "
+        "connection older than the agent no more is known than its own bytes tell"
+    )
+    return [
+        Finding("tasks", State.NO, text.format(path))
+        for path in sorted(procfs.mapped_files(pid))
+        if fnmatchcase(PurePath(path).name, _UNASKED_HTTP2)
+    ]
 
 
 def _library(use: Use) -> Finding:

@@ -54,6 +54,17 @@ def test_what_is_asked_about_old_connections(start: Any) -> None:
     assert "nghttp2 is asked about HTTP/2 connections older than the agent" in texts(findings, "tasks")
 
 
+def test_a_library_of_http2_that_cannot_be_asked_is_named(proc: Any) -> None:
+    """Debian's nodejs."""
+    library = "/usr/lib/x86_64-linux-gnu/libnghttp2.so.14.28.0"
+    proc.add(7, "/usr/bin/node", maps=f"7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 {library}\n")
+    findings = explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs)
+    assert findings is not None
+    (finding,) = [finding for finding in findings if finding.topic == "tasks"]
+    assert finding.state is State.NO
+    assert finding.text.startswith(f"nghttp2 in {library} cannot be asked")
+
+
 def test_tls_that_cannot_be_seen_is_named(proc: Any) -> None:
     line = (
         "7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /venv/grpc/_cython/cygrpc.cpython-311-x86_64.so\n"
