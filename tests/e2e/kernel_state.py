@@ -48,8 +48,8 @@ def entries(agent: int, name: str) -> list[dict[str, Any]]:
     """The keys and values of a map of the agent with this pid, as the BTF of the map shows them."""
     (number,) = _map(agent, name)
     for _ in range(5):
-        # An entry that goes while they are read is an error to bpftool.
-        with suppress(subprocess.CalledProcessError):
+        # An entry that goes while they are read is an error to bpftool, or has no value there.
+        with suppress(subprocess.CalledProcessError, KeyError):
             return [entry["formatted"] for entry in _bpftool("dump", "id", str(number))]
         time.sleep(0.05)
     raise RuntimeError(f"bpftool cannot read the map {name}")

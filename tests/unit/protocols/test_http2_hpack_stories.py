@@ -1,7 +1,8 @@
 """Header blocks of five encoders decode to the fields that they were made of, and joined late to nothing else.
 
-hpack_stories.jsonl.gz has some of the stories of github.com/http2jp/hpack-test-case (MIT licence), one a line: of each
-encoder the first four, and one of more than 100 blocks. AUTOTRACE_HPACK_STORIES names a folder of more such files.
+hpack_stories.jsonl.gz has some of the stories of github.com/http2jp/hpack-test-case (MIT licence), one a line: of
+each encoder the first four, and one of more than 100 blocks. AUTOTRACE_HPACK_STORIES names a folder of more such
+files.
 """
 
 from __future__ import annotations
