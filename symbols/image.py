@@ -15,6 +15,7 @@ from symbols.errors import ElfError
 from symbols.function import Function, Lookup
 from symbols.go import BuildInfo, read_build_info
 from symbols.gopclntab import go_functions
+from symbols.pytype import slot_functions
 from symbols.symtab import (
     STB_LOCAL,
     STT_FUNC,
@@ -70,6 +71,8 @@ class Image:
     def functions(self, names: Collection[str]) -> Lookup:
         """Look up functions in .dynsym, then in the first of .symtab, the debug file and MiniDebugInfo there is.
 
+        `PyContext_Type.tp_dealloc` is what that slot of a type of CPython points at (`symbols.pytype`).
+
         Refused is what is chosen at load time (IFUNC), what is not in the executable part of the file, what has
         one name at several addresses, and what is not a function's first byte by the unwind table.
         """
@@ -122,10 +125,8 @@ class Image:
         return self.build_id, self._identity, identity(beside)
 
     def _functions(self, names: Collection[str]) -> Lookup:
-        entries = list(dynamic_symbols(self._elf, names))
-        missing = frozenset(names).difference(entry.name for entry in entries)
-        if missing:
-            entries += self._table_entries(missing)
+        entries = self._entries(names)
+        entries += slot_functions(self._elf, names, self._entries)
         by_name: dict[str, list[Entry]] = {}
         for entry in entries:
             if entry.type in (STT_FUNC, STT_GNU_IFUNC):
@@ -140,6 +141,13 @@ class Image:
             else:
                 refused[name] = chosen
         return Lookup(found, refused)
+
+    def _entries(self, names: Collection[str]) -> list[Entry]:
+        entries = list(dynamic_symbols(self._elf, names))
+        missing = frozenset(names).difference(entry.name for entry in entries)
+        if missing:
+            entries += self._table_entries(missing)
+        return entries
 
     def _table_entries(self, names: Collection[str]) -> list[Entry]:
         table = full_table(self._elf)
