@@ -5,6 +5,7 @@ One TOML file per library stands beside this module; docs/adding-a-runtime.md de
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -40,7 +41,8 @@ class Library:
     inside if its base name matches one of `inside`, or if it is the executable itself: it has it, if it has the
     required functions. With `go` it is part of Go programs: only these are looked into, and what stands at returns
     stands at each return instruction. With `old_connections` it is asked only about HTTP/2 connections older than
-    the agent: a file is probed as long as a process that maps it has such a connection.
+    the agent: a file is probed as long as a process that maps it has such a connection. With `needs`, which
+    are shell patterns too, only in processes that have mapped a file whose base name matches one of them.
     """
 
     name: str
@@ -52,10 +54,15 @@ class Library:
     go: bool = False
     kind: Kind = Kind.TLS
     old_connections: bool = False
+    needs: tuple[str, ...] = ()
 
     def is_file(self, path: str) -> bool:
         """Tell if the file at `path` is this library, by its name."""
         return _matches(path, self.files)
+
+    def is_needed(self, paths: Iterable[str]) -> bool:
+        """Tell if a process that has mapped the files at `paths` is to be asked."""
+        return not self.needs or any(_matches(path, self.needs) for path in paths)
 
     def may_be_inside(self, path: str) -> bool:
         """Tell if the file at `path`, which is no executable, may have this library inside."""
@@ -88,6 +95,7 @@ def _read(file: Path) -> Library:
         inside=recognise.texts("inside"),
         go=recognise.flag("go"),
         old_connections=table.flag("old_connections"),
+        needs=table.texts("needs"),
         functions=tuple(_function(each) for each in table.tables("functions")),
     )
     recognise.finish()

@@ -36,6 +36,14 @@ def test_a_manifest(tmp_path: Path) -> None:
     assert (function.names, function.required, library.kind) == (("some_read",), True, libraries.Kind.TLS)
 
 
+def test_a_library_that_is_asked_in_some_processes_only(tmp_path: Path) -> None:
+    (always,) = read(tmp_path, GOOD)
+    (library,) = read(tmp_path, GOOD.replace("[recognise]", 'needs = ["other.*"]\n[recognise]'))
+    assert always.is_needed([])
+    assert library.is_needed(["/usr/lib/libc.so.6", "/opt/other.cpython-311.so"])
+    assert not library.is_needed(["/usr/lib/libc.so.6", "/opt/other.d/libsome.so"])
+
+
 def test_names_that_a_function_had_in_other_versions(tmp_path: Path) -> None:
     text = GOOD.replace('programs = "some"', 'programs = "some"\nkind = "streams"') + 'or = ["some_read2"]\n'
     (library,) = read(tmp_path, text)
