@@ -6,7 +6,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
-DIGEST = "7a07981ca631dcfc"
+DIGEST = "0d2021532ecfb86a"
 
 
 class EventType(IntEnum):
@@ -121,7 +121,7 @@ CHUNK_EVENT_BYTES: Final = 136
 
 FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
-at_pad, position, number, direction, origin, lead, data_len, pad."""
+at_pad, position, number, direction, origin, lead, data_len, lineage."""
 
 STREAM_EVENT = Struct("<IIQQIIQQQQIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, carrier_parent, task, parent, stream,

@@ -96,9 +96,10 @@ class Redaction:
                 del self._of_frames[next(iter(self._of_frames))]
         data = redactor.frames(event)
         fields = list(abi.FRAMES_EVENT.unpack_from(record))
-        fields[_FRAMES_SIZE] = abi.FRAMES_EVENT.size + len(data)
+        lineage = record[abi.FRAMES_EVENT.size + fields[_FRAMES_DATA_LEN] : fields[_FRAMES_SIZE]]
+        fields[_FRAMES_SIZE] = abi.FRAMES_EVENT.size + len(data) + len(lineage)
         fields[_FRAMES_LEAD], fields[_FRAMES_DATA_LEN] = 0, len(data)
-        return abi.FRAMES_EVENT.pack(*fields) + data
+        return abi.FRAMES_EVENT.pack(*fields) + data + lineage
 
     def _progress(self, record: bytes, event: Progress) -> bytes:
         redactor = self._connections.get(event.conn)

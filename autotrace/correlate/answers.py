@@ -2,15 +2,20 @@
 
 A pool of threads that serve requests of a shared connection (grpcio's server) is handed them by a helper thread, so
 nothing tells which request a thread works for until it answers. Until then a call has no parent, and the spans
-at and below it must wait. On asyncio grpcio makes a task for each call, and how that came from the one that answers
-is not known; but if only one request is open, its answer shows that the loop's thread worked for it.
+at and below it must wait. On asyncio grpcio makes a task for each request and one for each call, and each runs in
+a copy of the contextvars.Context that it was made in: where these copies are known, a call belongs to the request
+that is answered in a context from which the call's descends. Where they are not, but only one request is open, its
+answer shows that the loop's thread worked for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from autotrace.model import Confidence, Context, Exchange, LinkMethod
+from autotrace.model import Confidence, Context, Exchange, Link, LinkMethod
+
+_Key = TypeVar("_Key")
 
 WAIT_NS = 10_000_000_000
 """How long a call waits for its parent's answer."""
@@ -31,6 +36,10 @@ class UndecidedCalls:
         self._by_thread: dict[int, list[Exchange]] = {}
         self._only: dict[Exchange, Exchange] = {}  # by call, that request
         self._for: dict[Exchange, list[Exchange]] = {}  # the other way round
+        self._descending: dict[int, dict[Exchange, None]] = {}  # in no other but the next; by process
+        self._by_context: dict[
+            tuple[int, int], list[Exchange]
+        ] = {}  # by process and context in their lineage
         self._oldest_first: dict[Exchange, None] = {}
         self._decided: list[Exchange] = []
 
@@ -46,15 +55,37 @@ class UndecidedCalls:
         if only is not None:
             self._only[call] = only
             self._for.setdefault(only, []).append(call)
+        self._wait(call, link)
+
+    def wait_for_context(self, call: Exchange) -> None:
+        """The same for a call of an event loop whose lineage is known: it waits for an answer out of that."""
+        link = call.link
+        if link is None:
+            return
+        pid = call.connection.pid
+        self._descending.setdefault(pid, {})[call] = None
+        for context in call.at.lineage:
+            self._by_context.setdefault((pid, context), []).append(call)
+        self._wait(call, link)
+
+    def doubt_context(self, at: Context) -> None:
+        """A context has written another call: one of them may not be its own."""
+        calls = self._by_context.get((at.pid, at.lineage[0]), ())
+        self.give_up(
+            [call for call in calls if call.at.lineage[0] == at.lineage[0]],
+            "its context wrote another call, too",
+        )
+
+    def _wait(self, call: Exchange, link: Link) -> None:
         self._oldest_first[call] = None
         link.undecided = self.ever = True
         if len(self._oldest_first) > WAITING_MAX:
             self._note("correlate", "undecided_evicted")
             self.give_up([next(iter(self._oldest_first))], "too many calls wait for their parent's answer")
 
-    def answered(self, parent: Exchange, against: str) -> None:
+    def answered(self, parent: Exchange, against: str, context: int = 0) -> None:
         """A request was answered, or will not be: the calls that its task made are below it, and those of an event
-        loop that waited for it, if nothing speaks against it."""
+        loop that waited for it or descend from `context`, its own, if nothing speaks against it."""
         at = parent.response_at
         calls: list[Exchange] = []
         if at is not None:
@@ -62,6 +93,7 @@ class UndecidedCalls:
             for call in self._by_thread.get(at.tid, ()):
                 if call.at.task == at.task or self._only.get(call) is parent:
                     calls.append(call)
+            calls += self._by_context.get((at.pid, context), ())
         if not against and parent.answered_together:
             against = "several requests were answered in one write"
         if not against and any(_waited(call, parent.response_start_ns) for call in calls):
@@ -75,6 +107,15 @@ class UndecidedCalls:
             else:
                 self.give_up([call], "the request that its task answered came later")
         self.give_up(self._for.get(parent, ()), "the only open request was not answered on its thread")
+
+    def only_since(self, pid: int, ts: int) -> None:
+        """No request of a process that came before `ts` is still to be answered."""
+        late = []
+        for call in self._descending.get(pid, ()):
+            if call.start_ns >= ts:
+                break
+            late.append(call)
+        self.give_up(late, "no request was answered in a context from which its own descends")
 
     def _turned_to(self, task: int, tid: int) -> None:
         """A thread is at this task now: it has left every other for good."""
@@ -114,16 +155,26 @@ class UndecidedCalls:
         if call.link is not None:
             call.link.undecided = False
         del self._oldest_first[call]
+        self._decided.append(call)
+        pid = call.connection.pid
+        descending = self._descending.get(pid)
+        if descending is not None and call in descending:
+            del descending[call]
+            if not descending:
+                del self._descending[pid]
+            for context in call.at.lineage:
+                _remove(self._by_context, (pid, context), call)
+            return
         only = self._only.pop(call, None)
         if only is not None:
-            self._for[only].remove(call)
-            if not self._for[only]:
-                del self._for[only]
-        calls = self._by_thread[call.at.tid]
-        calls.remove(call)
-        if not calls:
-            del self._by_thread[call.at.tid]
-        self._decided.append(call)
+            _remove(self._for, only, call)
+        _remove(self._by_thread, call.at.tid, call)
+
+
+def _remove(table: dict[_Key, list[Exchange]], key: _Key, call: Exchange) -> None:
+    table[key].remove(call)
+    if not table[key]:
+        del table[key]
 
 
 def _waited(call: Exchange, ts: int) -> bool:
@@ -138,7 +189,11 @@ def _adopt(call: Exchange, parent: Exchange, at: Context | None) -> None:
         return
     link.method = LinkMethod.ANSWER
     link.confidence = Confidence.CONDITIONAL
-    if at.task == call.at.task:
+    if at.task != call.at.task and at.lineage and at.lineage[0] in call.at.lineage:
+        link.evidence = (
+            f"its context on thread {call.at.tid} descends from the one that answered this request"
+        )
+    elif at.task == call.at.task:
         link.evidence = f"its task on thread {call.at.tid} answered this request next"
     else:
         link.evidence = f"only open request when thread {call.at.tid}, which answers all of them, sent it"

@@ -16,6 +16,8 @@ _GENERATIONS_MAX = 64
 _ANCESTRY_MAX = 16_384
 """Tasks of a process whose parents are remembered."""
 
+_NEVER = 1 << 63
+
 TraceKey = tuple[int, int]
 """Trace id and span id of a trace header."""
 
@@ -49,7 +51,7 @@ class OpenRequests:
     """The incoming requests of one process that are not answered yet, and what it asked others meanwhile."""
 
     def __init__(self) -> None:
-        self.open: set[Exchange] = set()
+        self.open: dict[Exchange, None] = {}  # oldest first
         self._threads: dict[int, _Thread] = {}  # those with open requests
         self._streams_open = 0  # of `open`, those on shared connections
         self._by_connection: dict[int, list[Exchange]] = {}
@@ -77,7 +79,7 @@ class OpenRequests:
             for earlier in [earlier for earlier in on_connection if earlier.end_ns]:
                 self._close(earlier)
         on_connection.append(exchange)
-        self.open.add(exchange)
+        self.open[exchange] = None
         tid = exchange.at.tid
         thread = self._threads.get(tid)
         if thread is None:
@@ -175,6 +177,8 @@ class OpenRequests:
             return False
         if not self._streams_open:
             return False
+        if self.descends(call):
+            return not self._stream_calls.against_context(call)
         return not call.stream or not self._stream_calls.against_thread(call)
 
     def only_open(self, call: Exchange) -> Exchange | None:
@@ -182,8 +186,27 @@ class OpenRequests:
         all of these: an event loop's."""
         if len(self.open) != 1 or not self._answers.are_all_by(call.at):
             return None
+        if not self._answers.none_given_up(call.at):
+            return None
         (request,) = self.open
         return request if request.stream else None
+
+    def descends(self, call: Exchange) -> bool:
+        """Tell if the contexts that an outgoing request descends from tell whose it is: it was written by an event
+        loop that answers requests. Of gRPC only: grpcio writes each call and each answer in its own context."""
+        return call.rpc is not None and bool(call.at.lineage) and self._answers.are_all_by(call.at)
+
+    def shares_context(self, call: Exchange) -> bool:
+        """Tell if its context wrote another call before."""
+        return self._stream_calls.has_written(call.at)
+
+    def own_context(self, request: Exchange) -> int:
+        """The context that worked for a request that was answered, and for no other; 0 if it is not known."""
+        return self._answers.own_context(request)
+
+    def oldest_open(self) -> int:
+        """When the oldest open request on a shared connection came; a time that never comes if none is open."""
+        return next((request.start_ns for request in self.open if request.stream), _NEVER)
 
     def against_answers(self) -> str:
         """What speaks against an answer on a shared connection being written by the thread whose it is."""
@@ -365,7 +388,7 @@ class OpenRequests:
 
     def _close(self, exchange: Exchange) -> None:
         tid = exchange.at.tid
-        self.open.discard(exchange)
+        self.open.pop(exchange, None)
         self._by_connection[exchange.connection.id].remove(exchange)
         thread = self._threads[tid]
         thread.requests.discard(exchange)

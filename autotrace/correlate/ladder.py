@@ -85,7 +85,9 @@ class Correlator:
         elif requests is not None:
             requests.ended(exchange)
             if exchange.stream:
-                self._undecided.answered(exchange, requests.against_answers())
+                self._undecided.answered(exchange, requests.against_answers(), requests.own_context(exchange))
+                if self._undecided.ever:
+                    self._undecided.only_since(exchange.connection.pid, requests.oldest_open())
 
     def connection_closed(self, connection: Connection) -> None:
         """A connection is gone; its exchanges have been ended."""
@@ -169,7 +171,12 @@ class Correlator:
         if link.method is _NONE and requests.may_show_late(
             exchange, self._process_of(exchange.connection.pid)
         ):
-            self._undecided.wait(exchange, requests.only_open(exchange))
+            if requests.descends(exchange):
+                self._undecided.wait_for_context(exchange)
+            else:
+                self._undecided.wait(exchange, requests.only_open(exchange))
+        if requests.shares_context(exchange):
+            self._undecided.doubt_context(exchange.at)
         requests.called(exchange)
         on_wire = exchange.on_wire(_TX) if exchange.connection.tls and exchange.method else None
         if key is not None or on_wire is not None:

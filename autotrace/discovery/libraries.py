@@ -110,7 +110,8 @@ class LibraryFinder:
         """The libraries that a process has mapped. Raises OSError if it is gone or may not be looked at."""
         uses = []
         executable = self._procfs.executable(pid)
-        for mapping in code_mappings(self._procfs, pid):
+        mappings = code_mappings(self._procfs, pid)
+        for mapping in mappings:
             wanted = self._wanted(mapping.path, mapping.path == executable)
             if not wanted:
                 continue
@@ -127,6 +128,7 @@ class LibraryFinder:
             uses += [
                 Use(found.library, file, mapping.path, opened, found.probes, found.missing)
                 for found in self._known[key]
+                if found.library.is_needed(mapping.path for mapping in mappings)
             ]
         return uses
 

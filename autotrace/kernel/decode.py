@@ -105,19 +105,21 @@ def _frames(record: bytes) -> Frames:
     (
         _type, size, _ts, conn, _pid, _tid,
         at_ts, task, cause, pid, tid, run, _pad,
-        position, number, direction, origin, lead, data_len, _last_pad,
+        position, number, direction, origin, lead, data_len, generations,
     ) = abi.FRAMES_EVENT.unpack_from(record)  # fmt: skip
-    if size != _FRAMES_SIZE + data_len or size > len(record) or lead > data_len:
+    end = _FRAMES_SIZE + data_len
+    if size != end + 8 * generations or size > len(record) or lead > data_len:
         raise ValueError(f"{data_len} bytes of frames in a record of {len(record)}")
+    lineage: tuple[int, ...] = struct.unpack_from(f"={generations}Q", record, end) if generations else ()
     return Frames(
         conn,
         _DIRECTIONS[direction],
         number,
         position,
-        record[_FRAMES_SIZE:size],
+        record[_FRAMES_SIZE:end],
         lead,
         _ORIGINS[origin],
-        Context(at_ts, pid, tid, task, run, cause),
+        Context(at_ts, pid, tid, task, run, cause, lineage),
     )
 
 

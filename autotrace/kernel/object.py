@@ -47,6 +47,7 @@ SHARED_MAPS = (
     "http2_conns",
     "maybe_watched",
     "next_id",
+    "python_contexts",
     "scratches",
     "threads",
     "tls_callers",

@@ -32,7 +32,7 @@
 __noinline int send_frames(__u32 slot)
 {
 	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
-	__u32 length;
+	__u32 length, lineage;
 
 	if (!walk)
 		return 0;
@@ -47,6 +47,14 @@ __noinline int send_frames(__u32 slot)
 	barrier_var(length);
 	if (length > AT_DATA_MAX)
 		return 0;
+	lineage = walk->event.lineage;
+	if (lineage) {
+		__builtin_memcpy(walk->data + length, &walk->lineage, sizeof(walk->lineage));
+		barrier_var(lineage);
+		if (lineage > AT_LINEAGE_MAX)
+			return 0;
+		length += lineage * sizeof(__u64);
+	}
 	walk->event.h.size = sizeof(walk->event) + length;
 	count(bpf_ringbuf_output(&events, walk, sizeof(walk->event) + length,
 				 wakeup_flag(sizeof(walk->event) + length))
@@ -55,6 +63,21 @@ __noinline int send_frames(__u32 slot)
 	walk->event.data_len = 0;
 	walk->event.lead = 0;
 	walk->headers = 0;
+	return 0;
+}
+
+/* What is sent in the call that walk `slot` is about descends from these contexts of Python. */
+__noinline int add_lineage(__u32 slot)
+{
+	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
+	struct python_lineage *known = walk ? python_lineage(walk->event.at.task) : 0;
+
+	if (!known)
+		return 0;
+	walk->lineage = *known;
+#pragma unroll
+	for (__u32 i = 0; i < AT_LINEAGE_MAX; i++)
+		walk->event.lineage += walk->lineage.made[i] != 0;
 	return 0;
 }
 
@@ -382,6 +405,8 @@ __noinline int walk_described(__u64 key, __u32 slot)
 	walk->event.at = scratch->event.at;
 	walk->event.position = position;
 	walk->event.direction = direction;
+	if (direction == AT_TX && walk->event.at.task)
+		add_lineage(slot);
 	walk->side = *side;
 	walk->headers = 0;
 	walk->fault = 0;

@@ -13,6 +13,7 @@
 #define AT_ADDR_MAX 128	 /* sun_path is the longest address, 108 bytes */
 #define AT_COMM_MAX 16	 /* TASK_COMM_LEN */
 #define AT_PATH_MAX 128	 /* most bytes of a path that a runtime's word on a stream carries */
+#define AT_LINEAGE_MAX 8 /* a context and its nearest ancestors */
 #define AT_DATA_MAX 8192 /* most head bytes one chunk can carry; the configured head size may be less */
 
 enum at_event_type {
@@ -144,7 +145,8 @@ struct at_chunk_event { /* AT_CHUNK; data_len bytes follow */
 };
 
 /* AT_FRAMES; data_len bytes follow: frames of one direction without what nobody needs, see bpf/grpc/walk.h. The first
- * `lead` of them belong to a frame of the record before. */
+ * `lead` of them belong to a frame of the record before. Behind them follow `lineage` numbers of 64 bits: which
+ * contextvars.Context of Python the bytes were sent in, and which it was copied from, nearest first. */
 struct at_frames_event {
 	struct at_header h;
 	struct at_context at;
@@ -154,7 +156,7 @@ struct at_frames_event {
 	__u32 origin; /* enum at_frames_origin */
 	__u32 lead;
 	__u32 data_len;
-	__u32 pad;
+	__u32 lineage; /* at most AT_LINEAGE_MAX; 0: not known */
 };
 
 /* AT_STREAM: a runtime's own word on a request; see StreamClaim in autotrace/model/events.py. path_len bytes follow. */

@@ -81,6 +81,17 @@ __noinline __u64 python_task(__u32 thread_id, __u32 context)
 	return 0;
 }
 
+/* What is known of the context that python_task() told; nothing of goroutines, whose numbers are small. */
+static __always_inline struct python_lineage *python_lineage(__u64 task)
+{
+	struct python_context_key key = {
+		.address = task >> 16,
+		.tgid = bpf_get_current_pid_tgid() >> 32,
+	};
+
+	return key.address ? bpf_map_lookup_elem(&python_contexts, &key) : 0;
+}
+
 /* What the runtime of this process runs on this thread: a goroutine, or one use of a Python context. 0 if the
  * runtime has no such thing or it is not known. */
 static __always_inline __u64 current_task_id(const struct at_watched *process)

@@ -192,6 +192,29 @@ struct {
 	__type(value, struct tls_call);
 } tls_callers SEC(".maps");
 
+/* A contextvars.Context of CPython. */
+struct python_context_key {
+	__u64 address;
+	__u32 tgid;
+	__u32 pad;
+};
+
+/* When it was made, then when those were that it descends from, nearest first; 0 behind the last one that is known. No
+ * two contexts of a process are made at the same nanosecond, for it has one interpreter lock. */
+struct python_lineage {
+	__u64 made[AT_LINEAGE_MAX];
+};
+
+/* Key: process and context. Written when one is copied from another, and deleted when it is freed, by CPython's
+ * programs, so that nothing is known of any other context that comes to be at its place; read by these and the frame
+ * walker. The least used goes when room is needed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct python_context_key);
+	__type(value, struct python_lineage);
+} python_contexts SEC(".maps");
+
 /* Key: enum at_counter. Written by all programs; read by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -300,6 +323,7 @@ struct walk {
 	__u64 call_left;	 /* bytes of the call that are still to be walked */
 	__u32 fault;		 /* memory could not be read */
 	__u32 headers;		 /* frame headers in the record */
+	struct python_lineage lineage;
 };
 
 /* By the slots of `scratches`, and taken with them. */

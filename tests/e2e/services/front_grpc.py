@@ -2,8 +2,9 @@
 
 front_grpc.py HOW PORT LOG GRPC_PORT HTTP_PORT THREADS
 
-HOW: `pool` (gRPC, a pool of threads), `aio` (gRPC on asyncio), `http` (HTTP/1.1, a thread for each connection),
-`http-aio` (HTTP/1.1 on asyncio).
+HOW: `pool` (gRPC, a pool of threads), `aio` (gRPC on asyncio), `aio-tasks` (the same; handlers leave their calls to
+tasks that they make, in several ways), `http` (HTTP/1.1, a thread for each connection), `http-aio` (HTTP/1.1 on
+asyncio).
 A request names a number (`/shop.Front/serve-NUMBER` or GET /serve-NUMBER). The handler calls
 `/shop.Back/first-NUMBER`, GET /second-NUMBER (not on asyncio) and `/shop.Back/third-NUMBER`, each on a connection
 that all handlers (HTTP: that one handler's thread) share, works a little in between, and logs one JSON line: its
@@ -16,12 +17,14 @@ front_grpc.py client PORT LOG COUNT CONCURRENCY: calls a front; one channel for 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import http.client
 import json
 import random
 import sys
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -95,23 +98,47 @@ class AioCalls:
 
     def __init__(self, grpc_port: int) -> None:
         self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}")
+        self._later: set[asyncio.Task[None]] = set()
 
     async def all(self, number: str) -> None:
         for which in ("first", "third"):
-            await asyncio.sleep(random.uniform(0, 0.004))
-            await self._channel.unary_unary(f"/shop.Back/{which}-{number}")(b"q", timeout=60)
+            await self._call(which, number)
+
+    async def all_in_tasks(self, number: str) -> None:
+        first, third = self._call("first", number), self._call("third", number)
+        if int(number) % 4 == 0:
+            await asyncio.gather(first, third)
+        elif int(number) % 4 == 1:
+            await asyncio.wait_for(asyncio.create_task(first), 60)
+            await asyncio.create_task(third, context=contextvars.copy_context().copy())
+        elif int(number) % 4 == 2:
+            await first
+            later = asyncio.create_task(third)
+            self._later.add(later)
+            later.add_done_callback(self._later.discard)
+        else:
+            stream = self._channel.unary_stream
+            for which in ("first", "third"):
+                async for _ in stream(f"/shop.Back/{which}-{number}")(b"q", timeout=60):
+                    await asyncio.sleep(random.uniform(0, 0.004))
+            first.close()
+            third.close()
+
+    async def _call(self, which: str, number: str) -> None:
+        await asyncio.sleep(random.uniform(0, 0.004))
+        await self._channel.unary_unary(f"/shop.Back/{which}-{number}")(b"q", timeout=60)
 
 
 class AioFront(grpc.GenericRpcHandler):  # type: ignore[misc]
-    def __init__(self, log: Log, calls: AioCalls) -> None:
+    def __init__(self, log: Log, call: Callable[[str], Awaitable[None]]) -> None:
         self._log = log
-        self._calls = calls
+        self._call = call
 
     def service(self, details: Any) -> Any:
         number = details.method.rpartition("-")[2]
 
         async def serve(_request: bytes, _context: Any) -> bytes:
-            await self._calls.all(number)
+            await self._call(number)
             self._log.write(number=number)
             return b"done"
 
@@ -138,8 +165,9 @@ def serve_grpc(port: int, handler: Any, threads: int) -> None:
     server.wait_for_termination()
 
 
-async def serve_aio(port: int, log: Log, grpc_port: int) -> None:
-    server = grpc.aio.server(handlers=(AioFront(log, AioCalls(grpc_port)),))
+async def serve_aio(port: int, log: Log, grpc_port: int, in_tasks: bool) -> None:
+    calls = AioCalls(grpc_port)
+    server = grpc.aio.server(handlers=(AioFront(log, calls.all_in_tasks if in_tasks else calls.all),))
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     await server.wait_for_termination()
@@ -208,8 +236,8 @@ def main() -> None:
         run_client(port, log, *numbers)
     elif how == "pool":
         serve_grpc(port, Front(log, Calls(*numbers[:2])), numbers[2])
-    elif how == "aio":
-        asyncio.run(serve_aio(port, log, numbers[0]))
+    elif how in ("aio", "aio-tasks"):
+        asyncio.run(serve_aio(port, log, numbers[0], how == "aio-tasks"))
     elif how == "http-aio":
         asyncio.run(serve_http_aio(port, log, numbers[0]))
     else:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from autotrace.correlate import Correlator
 from autotrace.correlate.streams import SURE_AFTER_READS
-from autotrace.model import Connection, Context, Exchange, Link, LinkMethod, Process, Role
+from autotrace.model import Connection, Context, Exchange, Link, LinkMethod, Process, Role, Rpc
 
 HELPER = 900
 
@@ -18,6 +18,7 @@ class Program:
 
     def __init__(self, *rungs: str) -> None:
         process = Process(1, "", {}, rungs=frozenset(rungs))
+        self.grpc = True
         self.notes: Counter[str] = Counter()
         self.correlator = Correlator(lambda pid: process, self.note, b"host")
         self.clock = itertools.count(1)
@@ -32,11 +33,20 @@ class Program:
         opened_at = self.at(1)
         return Connection(id, 1, 2, 0, 0, 1, "127.0.0.1", 1000 + id, "127.0.0.1", 80, True, opened_at)
 
-    def at(self, tid: int, cause: Connection | None = None, run: int = 1, task: int = 0) -> Context:
-        return Context(next(self.clock), 1, tid, task, run, cause.id if cause else 0)
+    def at(
+        self,
+        tid: int,
+        cause: Connection | None = None,
+        run: int = 1,
+        task: int = 0,
+        lineage: tuple[int, ...] = (),
+    ) -> Context:
+        return Context(next(self.clock), 1, tid, task, run, cause.id if cause else 0, lineage)
 
     def _exchange(self, role: Role, connection: Connection, at: Context, stream: int) -> Exchange:
-        return Exchange(connection, role, at, at.ts, "GET", "/", "2", {}, at.ts, stream=stream)
+        exchange = Exchange(connection, role, at, at.ts, "GET", "/", "2", {}, at.ts, stream=stream)
+        exchange.rpc = Rpc("grpc", "") if stream and self.grpc else None
+        return exchange
 
     def incoming(self, tid: int, shared: Connection | None = None, run: int = 1, task: int = 0) -> Exchange:
         connection = shared or self.connection()
@@ -52,8 +62,9 @@ class Program:
         run: int = 1,
         together: bool = False,
         task: int = 0,
+        lineage: tuple[int, ...] = (),
     ) -> Exchange:
-        at = self.at(tid, cause, run, task)
+        at = self.at(tid, cause, run, task, lineage)
         exchange = self._exchange(Role.CLIENT, self.shared, at, next(self.streams))
         exchange.together = together
         self.correlator.started(exchange)
@@ -65,16 +76,26 @@ class Program:
         self.correlator.started(exchange)
         return exchange
 
-    def end(self, exchange: Exchange, tid: int, run: int = 1, task: int = 0, together: bool = False) -> None:
+    def end(
+        self,
+        exchange: Exchange,
+        tid: int,
+        run: int = 1,
+        task: int = 0,
+        together: bool = False,
+        lineage: tuple[int, ...] = (),
+    ) -> None:
         if exchange.response_at is None:
-            self.begin_answer(exchange, tid, run, task)
+            self.begin_answer(exchange, tid, run, task, lineage)
         exchange.answered_together = together
         exchange.end_ns = next(self.clock)
         exchange.status = 200
         self.correlator.ended(exchange)
 
-    def begin_answer(self, exchange: Exchange, tid: int, run: int = 1, task: int = 0) -> None:
-        exchange.response_at = self.at(tid, run=run, task=task)
+    def begin_answer(
+        self, exchange: Exchange, tid: int, run: int = 1, task: int = 0, lineage: tuple[int, ...] = ()
+    ) -> None:
+        exchange.response_at = self.at(tid, run=run, task=task, lineage=lineage)
         exchange.response_start_ns = exchange.response_at.ts
 
     def warm_up(self, reader: int = HELPER) -> None:

@@ -180,6 +180,24 @@ def test_a_file_that_is_no_elf_is_left_alone(tmp_path: Path, proc: Any) -> None:
     assert LibraryFinder(libraries.load(), proc.procfs).find(7) == []
 
 
+def test_a_library_is_looked_for_where_what_it_needs_is_mapped(proc: Any) -> None:
+    image = Path(sys.executable).resolve()
+    python = "7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 /opt/libpython3.11.so.1.0\n"
+    grpc = "7f0000002000-7f0000003000 r-xp 00000000 fd:00 13 /opt/cygrpc.cpython-311-x86_64-linux-gnu.so\n"
+    found = []
+    for pid, maps in ((7, python), (8, python + grpc)):
+        folder = proc.add(pid, maps=maps)
+        (folder / "map_files").mkdir()
+        (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(image)
+        uses = LibraryFinder(libraries.load(), proc.procfs).find(pid)
+        found.append([use for use in uses if use.library.name == "python_contexts"])
+    without, with_it = found
+    assert not without
+    if not with_it:
+        pytest.skip(f"{image} has CPython in a library")
+    assert [probe.program for probe in with_it[0].probes] == ["python_context_freed", "python_context_copied"]
+
+
 def test_mappings(proc: Any) -> None:
     proc.add(
         7,

@@ -19,6 +19,8 @@ from autotrace.model import (
     ConnectionOpened,
     Context,
     Direction,
+    Frames,
+    FramesOrigin,
     ProcessExited,
     ProcessSeen,
     ProcessStarted,
@@ -98,7 +100,20 @@ def stream(path: bytes = b"/shop.Cart/Add", flags: int = 0, direction: int = 0) 
     return abi.STREAM_EVENT.pack(*header(TYPE.STREAM, size), *fields) + path
 
 
+def frames(data: bytes = b"\0\0\0\4\0\0\0\0\0", lineage: tuple[int, ...] = ()) -> bytes:
+    size = abi.FRAMES_EVENT.size + len(data) + 8 * len(lineage)
+    at = (4_999, 77, 12_345, PID, TID, 6, 0)
+    fields = (1 << 33, 3, 1, 0, 0, len(data), len(lineage))
+    return (
+        abi.FRAMES_EVENT.pack(*header(TYPE.FRAMES, size), *at, *fields)
+        + data
+        + struct.pack(f"={len(lineage)}Q", *lineage)
+    )
+
+
 EVERY_RECORD = [
+    frames(),
+    frames(lineage=(900, 800, U64_MAX)),
     connection(),
     connection(TYPE.CONN_CLOSE, error=104, opened=(1, 2, 3, 4, 5, 6, 0)),
     connection(family=INET6),
@@ -119,6 +134,22 @@ def test_a_chunk() -> None:
     assert decode(chunk(b"", direction=1)) == Chunk(CONN, Direction.TX, 4, 1 << 33, b"", at, 0, 0, b"")
     ciphertext = decode(chunk(b"", direction=1, body_size=6, wire=(7, 8)))
     assert ciphertext == Chunk(CONN, Direction.TX, 4, 1 << 33, b"", at, 0, 0, b"", 6, 7, 8)
+
+
+def test_frames() -> None:
+    at = Context(ts=4_999, pid=PID, tid=TID, task=77, run=6, cause=12_345)
+    origin = FramesOrigin.FOLLOWS
+    assert decode(frames(b"frame")) == Frames(CONN, Direction.TX, 3, 1 << 33, b"frame", 0, origin, at)
+    event = decode(frames(b"frame", (900, 800)) + b"\0\0\0")
+    assert isinstance(event, Frames)
+    assert (event.data, event.at) == (b"frame", at._replace(lineage=(900, 800)))
+
+
+def test_a_lineage_longer_than_its_record_is_refused() -> None:
+    longer = bytearray(frames())
+    struct.pack_into("<I", longer, abi.FRAMES_EVENT.size - 4, 0xFFFF_FFFF)
+    with pytest.raises(DecodeError, match="FRAMES"):
+        decode(bytes(longer))
 
 
 def test_a_runtimes_word_on_a_request() -> None:
