@@ -17,7 +17,7 @@ wanted=(wrk bpftool)
 
 if [ "${1:-}" = tests ]; then
 	required+=(
-		curl                            # programs that the tests trace
+		curl haproxy                    # programs that the tests trace
 		iproute2                        # network namespaces
 		nghttp2-client nghttp2-server   # HTTP/2 without TLS
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
@@ -88,7 +88,7 @@ for attempt in 1 2 3; do
 	sleep $((attempt * 5))
 done
 
-had_nginx=$(installed nginx-common && echo yes || echo no)
+mapfile -t absent < <(missing nginx-common haproxy)
 available=()
 for package in "${optional[@]}"; do
 	if apt-cache policy "$package" | grep -q 'Candidate: [^(]'; then
@@ -101,12 +101,15 @@ apt-get -q -y --no-install-recommends -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 i
 	"${needed[@]}" "${available[@]}"
 
 # Nor must it start at the next boot, where it was not there before.
-if [ "$had_nginx" = no ]; then
-	if command -v systemctl >/dev/null; then
-		systemctl --quiet disable nginx.service
+for package in "${absent[@]}"; do
+	service=${package%-common}
+	if ! installed "$package"; then
+		continue
+	elif command -v systemctl >/dev/null; then
+		systemctl --quiet disable "$service.service"
 	else
-		update-rc.d nginx disable
+		update-rc.d "$service" disable
 	fi
-fi
+done
 mkdir -p "$(dirname "$stamp")"
 touch "$stamp"

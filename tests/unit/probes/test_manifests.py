@@ -70,10 +70,10 @@ def test_the_runtimes_that_come_with_autotrace(
 
 def test_the_links_that_each_way_of_working_makes_sound() -> None:
     links = {manifest.name: manifest.links for manifest in Manifests.load()}
-    assert links["nginx"] == links["haproxy"] == ("thread", "dispatch")
+    assert links["nginx"] == ("thread", "dispatch")
     assert links["beam"] == links["dotnet"] == ()
     assert links["go"] == ("goroutine",)
-    assert links["java"] == links["native"] == ("thread",)
+    assert links["java"] == links["native"] == links["haproxy"] == ("thread",)
     assert links["python"] == ("thread", "stream-thread", "answer")
     assert links["node"] == ("thread", "stream-loop")
     assert [manifest.name for manifest in Manifests.load() if manifest.goid] == ["go"]
