@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Result
+from harness import SERVICES, Result, Traced, free_ports, listening, shell, wait_for
 from pairs import run_pair
 
 pytestmark = pytest.mark.skipif(
@@ -91,3 +91,29 @@ def test_curl_by_upgrade(tmp_path: Path, first: str) -> None:
         ]
         assert told == [(f"/{first}", 101, "1.1"), ("/second", 200, "2"), ("/third", 200, "2")], result.said
     assert {span.link for span in result.server()} == {"wire"}
+
+
+def test_a_call_with_more_frames_than_are_walked(tmp_path: Path) -> None:
+    """What is left out is counted, as is the request in it, and the next call is walked again."""
+    (port,) = free_ports(1)
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "same").write_bytes(b"x" * 100)
+    client = f"{sys.executable} {SERVICES}/h2_long_call.py {port} /same"
+    go, done = tmp_path / "go", tmp_path / "done"
+    command = shell(
+        f"nghttpd --no-tls --htdocs={tmp_path}/files {port}",
+        f"(until [ -e {go} ]; do sleep 0.1; done; {client} && touch {done}; exec sleep 60)",
+    )
+    with Traced(tmp_path / "agent", command) as agent:
+        wait_for(lambda: listening(port), "the server")
+        go.touch()
+        wait_for(done.exists, "the client")
+        result = agent.finish()
+    result.check_ledger()
+    assert re.search(r"kernel: .*\bunwalked 1\b", result.said), result.said
+    assert result.dropped == {"ring_full": 1}, result.said
+    clients = [span for span in result.client() if span.status]
+    assert [(span.path, span.status) for span in result.server()] == [("/same", 200)] * 3
+    assert [(span.path, span.status) for span in clients] == [("/same", 200)] * 2
+    below = [span.parent_id for span in result.server()]
+    assert [below.count(span.span_id) for span in clients] == [1, 1]
