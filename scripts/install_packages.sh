@@ -22,6 +22,8 @@ if [ "${1:-}" = tests ]; then
 		nghttp2-client nghttp2-server   # HTTP/2 without TLS
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
 	)
+	# For the gRPC peer in Java; one in Rust needs a newer cargo than Debian 12 has.
+	command -v javac >/dev/null && command -v mvn >/dev/null || required+=(default-jdk-headless maven)
 fi
 
 # What the machine's owner installed in another way is used as it is.

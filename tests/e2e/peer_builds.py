@@ -7,6 +7,7 @@ or cannot fetch what it needs, the test is skipped and says so.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -21,6 +22,9 @@ _UNREACHABLE = re.compile(
     r"Could not resolve|couldn't connect|could not connect|failed to download",
     re.IGNORECASE,
 )
+_PATH = f"{os.environ['PATH']}:{Path.home()}/.cargo/bin"
+"""Where the tools are; Rust's own installer puts cargo where sudo does not look."""
+
 _JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
@@ -28,7 +32,7 @@ def build_peer(name: str) -> str:
     """The command that runs a peer, to which its arguments are added: `js`, `java` or `tonic`."""
     build, folder, tools, command = _PEERS[name]
     for tool in tools:
-        if not shutil.which(tool):
+        if not shutil.which(tool, path=_PATH):
             pytest.skip(f"needs {tool}, to build the gRPC peer {folder}")
     sources = SERVICES / folder
     directory = BUILT / folder
@@ -50,7 +54,10 @@ def _digest(sources: Path) -> str:
 
 
 def _run(directory: Path, *command: str) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=280)
+    environment = {**os.environ, "PATH": _PATH}
+    done = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=280
+    )
     said = done.stdout + done.stderr
     if done.returncode and _UNREACHABLE.search(said):
         pytest.skip(f"{command[0]} cannot fetch what the gRPC peer {directory.name} needs")
