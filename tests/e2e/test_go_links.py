@@ -65,6 +65,7 @@ def test_releases_of_grpc_go(tmp_path: Path, grpc: str) -> None:
         ("go1.20.14", "v1.60.1", ["direct", "twice", "http", "web/direct"]),
         ("go1.22.12", "v1.68.2", [*GRPC, *HTTP, *WEB]),
         ("go1.25.5", "v1.80.0", [*GRPC, *HTTP, *WEB]),
+        ("go1.25.5", "v1.84.0", [*GRPC, *HTTP, *WEB]),
         ("go1.27.3", "v1.85.0", [*GRPC, *HTTP, *WEB]),
     ],
 )
