@@ -99,11 +99,17 @@ def number_of(name: str) -> int:
     return int(name.split("-")[1])
 
 
-def check_chain(result: Result, directory: Path, certain: set[str], front: str = "front") -> Counter[str]:
-    """Every request has a span, and no call another's parent; each call of a request of a `certain` kind has its
-    parent. Returns how calls were linked."""
+def check_chain(
+    result: Result,
+    directory: Path,
+    certain: set[str],
+    front: str = "front",
+    whole: tuple[str, ...] = ("front", "back"),
+) -> Counter[str]:
+    """Every request of the services of `whole` has a span, and no call another's parent; each call of a request of
+    a `certain` kind has its parent. Returns how calls were linked."""
     by_id = {span.span_id: span for span in result.spans}
-    for service in ("front", "back"):
+    for service in whole:
         served = Counter(str(entry["served"]) for entry in log_entries(directory / f"{service}.log"))
         assert Counter(name_of(span) for span in result.server(service)) == served, service
     kinds = {number_of(name_of(span)): name_of(span).split("-")[0] for span in result.server(front)}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from go_chain import build_chain, check_chain, run_chain
+from tls import Tls, only_copies
 
 GRPC = ["direct", "twice", "child", "grandchild"]
 HTTP = ["http", "both", "childhttp"]
@@ -28,6 +29,19 @@ def test_a_chain_of_grpc_and_http(tmp_path: Path, flags: tuple[str, ...]) -> Non
         span for span in result.client("front") if span.attributes["autotrace.link.confidence"] == "exact"
     ]
     assert len(exact) > len(result.client("front")) / 2
+
+
+def test_a_chain_in_tls(tmp_path: Path) -> None:
+    """Of the back is missing what came to a read that waited when its probes were set."""
+    kinds = [*GRPC, *HTTP]
+    folder = Tls(tmp_path / "tls").folder
+    programs = build_chain(tmp_path / "programs")
+    result = run_chain(
+        tmp_path, programs, kinds, options=only_copies(programs[0].parent), prefix=f"env TLS_FOLDER={folder}"
+    )
+    links = check_chain(result, tmp_path, set(kinds), whole=("front",))
+    assert {text.split()[1] for text in links} == {"goroutine"}
+    assert {span.link for span in result.server("back")} == {"wire"}
 
 
 def test_what_is_not_certain_is_never_wrong(tmp_path: Path) -> None:

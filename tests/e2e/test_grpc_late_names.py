@@ -1,5 +1,5 @@
-"""The agent comes to a gRPC-Go connection that has been busy for a while: the runtime tells the methods that the
-frames alone do not."""
+"""The agent comes to a gRPC-Go connection that has been busy for a while, in TLS too: the runtime tells the methods
+that the frames alone do not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from go_chain import asked_all, build_chain, name_of
 from harness import Result, SpanRecord, Traced, free_ports, log_entries, running, wait_for
+from tls import Tls, only_copies, reads
 
 SAME = 40
 """Methods leaf-0 to leaf-39, each of which has a message of as many bytes as its number."""
@@ -19,12 +20,18 @@ PREFIX = 5
 CALLS = 14_000
 
 
-@pytest.fixture
-def seen(tmp_path: Path) -> tuple[Result, int]:
+@pytest.fixture(params=[False, True], ids=["plain", "tls"])
+def seen(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Result, int]:
     """What was seen of it, and when all probes were set (Unix time in ns)."""
     driver, front, _ = build_chain(tmp_path / "programs", "-ldflags=-s -w")
     rpc, web = free_ports(2)
     log = tmp_path / "front.log"
+    secure: tuple[str, ...] = ()
+    if request.param:
+        monkeypatch.setenv("TLS_FOLDER", str(Tls(tmp_path / "tls").folder))
+        secure = only_copies(tmp_path / "programs")
     with running(
         [str(front), "serve", *map(str, (rpc, web)), str(log), *map(str, (rpc, web))], rpc
     ) as server:
@@ -36,8 +43,9 @@ def seen(tmp_path: Path) -> tuple[Result, int]:
             wait_for(lambda: log.exists() and len(log_entries(log)) > 1000, "calls before the agent")
             options = ("--pid", str(server.pid), "--pid", str(client.pid))
             probes = ("--runtime-probes", f"{tmp_path}/programs/*", "--ring-size", "64MiB")
-            with Traced(tmp_path / "agent", [], (*options, *probes)) as agent:
+            with Traced(tmp_path / "agent", [], (*options, *probes, *secure)) as agent:
                 asked_all(agent, front, driver)
+                reads(agent, *(["front", "driver"] if secure else []))
                 probed = time.time_ns()
                 client.wait(200)
                 result = agent.finish()

@@ -3,7 +3,8 @@
 //
 // A service that is asked by gRPC and by HTTP, and asks the next one (itself, if it is called leaf) in ways that differ by
 // KIND. Whatever is asked has the number of the request that it is asked for in its name, and so has every call: that is
-// the truth about parents. Builds with gRPC-Go from 1.33 on and Go from 1.18 on.
+// the truth about parents. With TLS_FOLDER, which has cert.pem and key.pem, gRPC is in TLS. Builds with gRPC-Go from 1.33
+// on and Go from 1.18 on.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 )
 
@@ -150,7 +152,13 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func dial(port string) *grpc.ClientConn {
-	connection, err := grpc.Dial("127.0.0.1:"+port, grpc.WithInsecure(),
+	security := grpc.WithInsecure()
+	if folder := os.Getenv("TLS_FOLDER"); folder != "" {
+		trusted, err := credentials.NewClientTLSFromFile(folder+"/cert.pem", "localhost")
+		must(err)
+		security = grpc.WithTransportCredentials(trusted)
+	}
+	connection, err := grpc.Dial("127.0.0.1:"+port, security,
 		grpc.WithDefaultCallOptions(grpc.CallContentSubtype("bytes"), grpc.WaitForReady(true)))
 	must(err)
 	return connection
@@ -178,6 +186,11 @@ func serve(arguments []string) {
 	var options []grpc.ServerOption
 	if workers, _ := strconv.Atoi(os.Getenv("STREAM_WORKERS")); workers > 0 {
 		options = append(options, grpc.NumStreamWorkers(uint32(workers)))
+	}
+	if folder := os.Getenv("TLS_FOLDER"); folder != "" {
+		own, err := credentials.NewServerTLSFromFile(folder+"/cert.pem", folder+"/key.pem")
+		must(err)
+		options = append(options, grpc.Creds(own))
 	}
 	options = append(options, grpc.UnknownServiceHandler(s.stream))
 	go func() { must(http.ListenAndServe("127.0.0.1:"+arguments[1], s)) }()
