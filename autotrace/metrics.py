@@ -63,6 +63,7 @@ class _RpcKey(NamedTuple):
 
 _Seen = tuple[_Key | _RpcKey, str | None]
 """What of an exchange decides where it is counted, the service at the other end too."""
+_log2: Final = log2  # as a constant: a module's own names are looked up each time
 _FIRST_BOUND: Final = 0.005  # of DURATION_BOUNDS; most are below it
 _FINE_MIN_SECONDS: Final = 1e-9
 _HOSTS_REMEMBERED = 1024
@@ -159,7 +160,7 @@ class RedMetrics:
                 counted = self._find(seen, process)
         bucket = bisect_left(DURATION_BOUNDS, seconds) if seconds > _FIRST_BOUND else 0
         fine = floor(
-            log2(seconds if seconds > _FINE_MIN_SECONDS else _FINE_MIN_SECONDS) * FINE_STEPS_PER_OCTAVE
+            _log2(seconds if seconds > _FINE_MIN_SECONDS else _FINE_MIN_SECONDS) * FINE_STEPS_PER_OCTAVE
         )
         series, side = counted.series, counted.side
         series.counts[bucket] += 1

@@ -35,7 +35,6 @@ _RX: Final = Direction.RX
 _TX: Final = Direction.TX
 _DIRECTIONS: Final = (_RX, _TX)
 _ORIGINS = tuple(FramesOrigin)
-_CHUNK_SIZE: Final = abi.CHUNK_EVENT.size
 _CHUNK_TYPE: Final = int(abi.EventType.CHUNK)
 _FRAMES_SIZE = abi.FRAMES_EVENT.size
 _V4_MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -48,7 +47,7 @@ class DecodeError(ValueError):
 def decode(record: bytes) -> Event:
     """Turn one record into an event. Raises DecodeError."""
     # Nine of ten records are chunks.
-    if len(record) >= _CHUNK_SIZE and read_i32_le(record, 0) == _CHUNK_TYPE:
+    if len(record) >= abi.CHUNK_EVENT_BYTES and read_i32_le(record, abi.CHUNK_EVENT_H_TYPE) == _CHUNK_TYPE:
         return _chunk(record)
     kind = int.from_bytes(record[:4], "little")
     decoder = _DECODERS.get(kind)
