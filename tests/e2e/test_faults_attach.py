@@ -46,7 +46,7 @@ def half_attachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         shutil.copytree(REPOSITORY / package, copy / package)
     source = tmp_path / "broken.bpf.c"
     source.write_text(f'#include "{REPOSITORY}/bpf/socket/{flavour}.bpf.c"\n{UNATTACHABLE}')
-    flags = ["-g", "-O2", "-target", "bpf", "-D__TARGET_ARCH_x86", f"-I{REPOSITORY}/bpf/include"]
+    flags = ["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-D__TARGET_ARCH_x86", f"-I{REPOSITORY}/bpf/include"]
     broken = copy / "autotrace" / "bpf" / f"{FLAVOURS[0]}.bpf.o"
     subprocess.run(["clang", *flags, "-c", source, "-o", broken], check=True)
     monkeypatch.chdir(copy)  # `python -m` looks here first
