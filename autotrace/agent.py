@@ -46,6 +46,9 @@ from autotrace.redaction import Redaction
 
 _WAIT_SECONDS = 0.05
 _SWEEP_NS = 400_000_000
+_LATE_SWEEP_NS = 2_000_000_000
+"""While the ring has more than a batch, a sweep waits for so long: what it tells would stand behind all that. It
+walks all buckets of the connections' map, in which time nobody else has the CPU."""
 _TICK_NS = 1_000_000_000
 _BATCH_BYTES = 64 << 10
 """Of the ring, that are handled before the clock is looked at."""
@@ -155,7 +158,9 @@ class Agent:
             if self._libraries is not None:
                 self._libraries.have_old_connections(self._pipeline.processes_with_old_frames, now)
                 self._libraries.work(now)
-            if now >= next_sweep:
+            if now >= next_sweep and (
+                self._source.unread() < _BATCH_BYTES or now >= next_sweep + _LATE_SWEEP_NS
+            ):
                 self._source.sweep()
                 next_sweep = now + _SWEEP_NS
             if now >= next_tick:

@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import struct
+import sys
 from collections.abc import Iterator
 from ctypes import c_size_t, c_uint32, c_void_p
 from dataclasses import dataclass
@@ -70,6 +71,16 @@ PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 _PARANOID_MOST = 2
 
 _PID_TGID = struct.Struct("=II")
+_COUNTERS = tuple(
+    (counter.name.lower(), struct.pack("=I", counter.value))
+    for counter in abi.Counter
+    if counter is not abi.Counter.COUNTERS
+)
+"""The name and the key of each."""
+
+PROG_INFO_SIZE = 216
+RECURSION_MISSES = 208
+"""struct bpf_prog_info (linux/bpf.h) up to its member recursion_misses, and where that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,7 @@ class Object:
         self._ring: Ring | None = None
         self._sweep_link: int | None = None
         self._left_out: set[str] = set()
+        self._program_fds: list[int] = []
         offsets = _checked_constants(spec)
         self._object = self._bpf.bpf_object__open_file(os.fsencode(spec.path), None)
         if not self._object:
@@ -359,12 +371,9 @@ class Object:
         values = (ctypes.c_uint64 * cpus)()
         fd = self.map_fd("counters")
         found: dict[str, int] = {}
-        for counter in abi.Counter:
-            if counter is abi.Counter.COUNTERS:
-                continue
-            key = c_uint32(counter.value)
-            if self._bpf.bpf_map_lookup_elem(fd, ctypes.byref(key), values) == 0:
-                found[counter.name.lower()] = sum(values)
+        for name, key in _COUNTERS:
+            if self._bpf.bpf_map_lookup_elem(fd, key, values) == 0:
+                found[name] = sum(values)
         return found
 
     def missed_runs(self) -> int:
@@ -374,11 +383,14 @@ class Object:
         0 on kernels that do not count it (before Linux 5.12, 9ed9e9ba2337 "bpf: Count the number of times recursion
         was prevented").
         """
+        if not self._program_fds:
+            self._program_fds = [fd for fd in self.programs().values() if fd >= 0]
         missed = 0
-        for fd in self.programs().values():
-            if fd >= 0:
-                _, _, rest = Path(f"/proc/self/fdinfo/{fd}").read_text().partition("recursion_misses:")
-                missed += int(rest.split(maxsplit=1)[0]) if rest else 0
+        for fd in self._program_fds:
+            # All zero: what stands in it says which arrays are wanted, too.
+            info, size = ctypes.create_string_buffer(PROG_INFO_SIZE), c_uint32(PROG_INFO_SIZE)
+            if self._bpf.bpf_obj_get_info_by_fd(fd, info, ctypes.byref(size)) == 0:
+                missed += int.from_bytes(info.raw[RECURSION_MISSES:], sys.byteorder)
         return missed
 
     def sweep(self) -> None:

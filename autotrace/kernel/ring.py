@@ -53,13 +53,13 @@ class Ring:
 
     def wait(self, seconds: float, enough: int) -> None:
         """Wait until the kernel side wakes us, or for so long; not if there are `enough` unread bytes."""
-        if self._unread() < enough:
+        if self.unread() < enough:
             self._epoll.poll(seconds)
 
     def take(self, most: int | None = None) -> list[bytes]:
         """The records that are finished, in order; those behind one that is not have to wait for it. With `most`,
         only those that begin in the next `most` bytes."""
-        unread = self._unread()
+        unread = self.unread()
         if most is not None and most < unread:
             unread = most
         if not unread:
@@ -77,7 +77,8 @@ class Ring:
         self._writers.close()
         self._reader.close()
 
-    def _unread(self) -> int:
+    def unread(self) -> int:
+        """How many bytes wait to be taken."""
         written: int = _POSITION.unpack_from(self._writers)[0]
         return written - self._position
 

@@ -174,6 +174,10 @@ class Source:
         """The records that have gathered; with `most`, those in the next `most` bytes of the ring."""
         return self._ring.take(most)
 
+    def unread(self) -> int:
+        """How many bytes wait in the ring."""
+        return self._ring.unread()
+
     def sweep(self) -> None:
         """Make quiet connections report how far they have come, into the ring."""
         self._object.sweep()

@@ -15,12 +15,21 @@ from hypothesis import strategies as st
 from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.abigen import OBJECT
-from autotrace.kernel.object import Object, Spec
+from autotrace.kernel.object import PROG_INFO_SIZE, RECURSION_MISSES, Object, Spec
+from symbols.btf import Btf
 
 BUILT = OBJECT.read_bytes()
+VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KEY, VALUE = b"\x2a\0\0\0", bytes(abi.WATCHED.size)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to load BPF programs")
+
+
+@pytest.mark.skipif(not VMLINUX_BTF.exists(), reason="needs a kernel with BTF")
+def test_missed_runs_stand_where_they_are_looked_for() -> None:
+    layout = Btf(VMLINUX_BTF.read_bytes()).struct("bpf_prog_info")
+    (member,) = [member for member in layout.members if member.name == "recursion_misses"]
+    assert (member.offset, member.offset + member.size) == (RECURSION_MISSES, PROG_INFO_SIZE)
 
 
 def refusal(path: Path, constants: dict[str, int] | None = None) -> str:
