@@ -138,7 +138,7 @@ def test_ten_thousand_sessions_leave_nothing(tmp_path: Path) -> None:
         agent.finish()
 
 
-@pytest.mark.parametrize("layers", [pytest.param(2, marks=pytest.mark.core), 3])
+@pytest.mark.parametrize("layers", [2, 3])
 def test_tls_inside_tls_is_neither_doubled_nor_misplaced(tmp_path: Path, layers: int) -> None:
     """What the session next to the socket carries is TLS; the exchange inside it is told, once. One that is a layer
     further down is not told at all."""
