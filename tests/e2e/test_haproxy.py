@@ -30,7 +30,7 @@ backend services
 """
 
 
-@pytest.mark.skipif(not shutil.which("haproxy"), reason="haproxy is not installed")
+@pytest.mark.skipif(not shutil.which("haproxy"), reason="needs haproxy, the program that is traced")
 @pytest.mark.parametrize(("kind", "connections"), [("plain", 1), ("plain", 20), ("tls", 200)])
 def test_no_false_parent(tmp_path: Path, kind: str, connections: int) -> None:
     tls = Tls(tmp_path / "tls")

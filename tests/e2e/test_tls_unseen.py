@@ -48,7 +48,7 @@ def test_boringssl_in_grpcio(tmp_path: Path, tls: Tls) -> None:
     assert "grpcio, which has BoringSSL inside without symbols, is mapped" in said
 
 
-@pytest.mark.skipif(not shutil.which("javac"), reason="needs a JDK")
+@pytest.mark.skipif(not shutil.which("javac"), reason="needs javac, to build a server on JSSE")
 def test_jsse(tmp_path: Path, tls: Tls) -> None:
     (port,) = free_ports(1)
     keys = tmp_path / "keys.p12"

@@ -25,7 +25,7 @@ KEY, VALUE = b"\x2a\0\0\0", bytes(abi.WATCHED.size)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to load BPF programs")
 
 
-@pytest.mark.skipif(not VMLINUX_BTF.exists(), reason="needs a kernel with BTF")
+@pytest.mark.skipif(not VMLINUX_BTF.exists(), reason="needs BTF of the kernel, /sys/kernel/btf/vmlinux")
 def test_missed_runs_stand_where_they_are_looked_for() -> None:
     layout = Btf(VMLINUX_BTF.read_bytes()).struct("bpf_prog_info")
     (member,) = [member for member in layout.members if member.name == "recursion_misses"]
