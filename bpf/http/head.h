@@ -23,6 +23,7 @@
 #define LENGTH WORD('l', 'e', 'n', 'g', 't', 'h', ':', 0)
 #define TRANSFER WORD('t', 'r', 'a', 'n', 's', 'f', 'e', 'r')
 #define LENGTH_DIGITS 12
+#define FIELD_LOOK 16 /* bytes that tell whether a line matters; of a number that is cut read_length tells */
 
 /* Not aligned; x86-64 and arm64 read it at once, and so the kernel's verifier lets it pass there. */
 static __always_inline const __u64 *words_at(const struct scratch *scratch, __u64 at)
@@ -87,11 +88,24 @@ static __always_inline void look_at_field(struct head *head, const struct scratc
 	}
 }
 
-/* Can a line that begins like this tell the length of the body? */
-static __always_inline bool may_matter(__u8 first)
+/* Can the line that begins in the scratch data at `at` tell the length of the body? Then behind `Content-` stands an
+ * `l`. */
+static __always_inline bool may_matter(const struct scratch *scratch, __u64 at)
 {
-	first |= 0x20;
-	return first == 'c' || first == 't';
+	const __u8 *line = scratch->data + (at & (AT_DATA_MAX - 1));
+	__u8 first = line[0] | 0x20;
+
+	return first == 't' || (first == 'c' && (line[8] | 0x20) == 'l');
+}
+
+/* The scratch data, whose first byte has stream position `position`, ends in a line of the head. Is too little of it
+ * there to tell whether it matters? It is not looked at again when the rest of it comes. */
+static __always_inline bool cuts_field(const struct scratch *scratch, __u64 position, __u32 length)
+{
+	__u64 seen = position + length - scratch->head.line;
+	__u8 first = scratch->data[(length - seen) & (AT_DATA_MAX - 1)] | 0x20;
+
+	return !seen || (seen < FIELD_LOOK && (first == 't' || first == 'c'));
 }
 
 /* A line of a head ends in the scratch data before `at`, at stream position `end`. Returns whether the head ends
@@ -143,8 +157,7 @@ __noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
 		if (at > end)
 			return 0;
 		/* Most lines are neither empty nor of interest. */
-		if (at < end && position + at - scratch->head.line > 2 &&
-		    !may_matter(scratch->data[at & (AT_DATA_MAX - 1)]))
+		if (at < end && position + at - scratch->head.line > 2 && !may_matter(scratch, at))
 			scratch->head.line = position + at;
 		else if (line_ends(slot, at, length, position + at))
 			return at;

@@ -90,8 +90,11 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 	if (!end && length < window)
 		return 0; /* these bytes are read again, with more */
 	*head = scratch->head;
-	if (!end)
+	if (!end) {
+		if (cuts_field(scratch, from, length))
+			head->length = LENGTH_UNSURE;
 		return 0;
+	}
 	conn->in_head[direction] = 0;
 	if (head->length == LENGTH_UNSURE)
 		return 0;

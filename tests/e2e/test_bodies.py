@@ -96,6 +96,20 @@ def test_heads_around_the_length_of_the_first_look(tmp_path: Path) -> None:
         assert list(map(told, spans)) == expected * len(lengths) + [("/a", 200, 0, size), ("/b", 200, 0, 4)]
 
 
+@pytest.mark.parametrize("seen", [0, 1, 7, 8, 14, 15, 16, 17])
+def test_a_field_that_is_cut_by_the_end_of_a_write(tmp_path: Path, seen: int) -> None:
+    """A transfer coding counts more than a length (RFC 9112 section 6.3), in whatever pieces the two come."""
+    first = "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n"
+    chunked = "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    more = "Content-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    steps: list[Step] = []
+    for rest in chunked, more:
+        steps += [client(get("/cut")), server(first + rest[:seen]), server(rest[seen:])]
+        steps += [client(get("/after")), server(ok(7))]
+    for spans in both(play(tmp_path, steps)):
+        assert list(map(told, spans)) == [("/cut", 200, 0, 5), ("/after", 200, 0, 7)] * 2
+
+
 def test_answers_that_have_a_length_and_no_body(tmp_path: Path) -> None:
     """A HEAD's answer and a 304 tell the length of what is not sent: what follows is the next answer."""
     head = get("/head").replace("GET", "HEAD")
