@@ -9,7 +9,10 @@ every flavour. The numbers of the calls stand in bpf/socket/receive_calls.h and 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import platform
+import struct
 from pathlib import Path
 
 from autotrace.errors import AutotraceError
@@ -31,6 +34,17 @@ TRACEPOINTS: dict[str, tuple[str, ...]] = {
 TRACEFS = Path("/sys/kernel/tracing")
 """Where the kernel's documentation, systemd and this module mount tracefs."""
 
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+"""The system call's number by architecture; glibc has no function for it."""
+
+_ATTRIBUTES = struct.Struct("=IIQ48x")
+"""struct perf_event_attr (linux/perf_event.h), its first version: type, size, config."""
+
+_TYPE_TRACEPOINT = 2
+_CLOSE_ON_EXEC = 8
+_DISABLE = 0x2401
+"""PERF_TYPE_TRACEPOINT, PERF_FLAG_FD_CLOEXEC, PERF_EVENT_IOC_DISABLE."""
+
 
 def existing(tracepoints: tuple[str, ...]) -> list[str]:
     """Those of the tracepoints that this kernel has.
@@ -50,6 +64,23 @@ def existing(tracepoints: tuple[str, ...]) -> list[str]:
             f"this kernel has no system call tracepoints ({events} has none): it needs CONFIG_FTRACE_SYSCALLS"
         )
     return found
+
+
+def open_event(tracepoint: str) -> int:
+    """A perf event of a tracepoint of the category `syscalls`, for a program to be attached to. Raises OSError."""
+    number = int((TRACEFS / "events" / "syscalls" / tracepoint / "id").read_text())
+    attributes = _ATTRIBUTES.pack(_TYPE_TRACEPOINT, _ATTRIBUTES.size, number)
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    # Of one CPU, as it must be of one: the program runs on all of them.
+    event: int = call(_PERF_EVENT_OPEN[platform.machine()], attributes, -1, 0, -1, _CLOSE_ON_EXEC)
+    if event < 0:
+        raise OSError(ctypes.get_errno(), "perf_event_open")
+    return event
+
+
+def stop_counting(event: int) -> None:
+    """Let a perf event do nothing but run its program, which costs less. Attaching the program started it."""
+    fcntl.ioctl(event, _DISABLE)
 
 
 def _mount_tracefs() -> None:

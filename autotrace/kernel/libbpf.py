@@ -73,7 +73,7 @@ _SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "btf__free": (None, (c_void_p,)),
     "bpf_program__fd": (c_int, (c_void_p,)),
     "bpf_program__attach": (c_void_p, (c_void_p,)),
-    "bpf_program__attach_tracepoint": (c_void_p, (c_void_p, c_char_p, c_char_p)),
+    "bpf_program__attach_perf_event": (c_void_p, (c_void_p, c_int)),
     "bpf_program__attach_iter": (c_void_p, (c_void_p, c_void_p)),
     "bpf_program__attach_uprobe": (c_void_p, (c_void_p, ctypes.c_bool, c_int, c_char_p, c_size_t)),
     "bpf_link__destroy": (c_int, (c_void_p,)),

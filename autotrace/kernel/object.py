@@ -21,7 +21,7 @@ from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.abigen import digest
 from autotrace.kernel.functions import KernelFunctions
-from autotrace.kernel.hooks import TRACEPOINTS, existing
+from autotrace.kernel.hooks import TRACEPOINTS, existing, open_event, stop_counting
 from autotrace.kernel.libbpf import (
     IterAttachOpts,
     IterLinkInfo,
@@ -290,16 +290,27 @@ class Object:
         self._bpf.bpf_link__destroy(link)
 
     def _attach_to_call(self, name: str, tracepoint: str) -> int:
-        program = self._program(name)
-        link = self._bpf.bpf_program__attach_tracepoint(program, b"syscalls", tracepoint.encode())
-        return self._checked_link(f"{name} on {tracepoint}", link)
+        what = f"{name} on {tracepoint}"
+        try:
+            event = open_event(tracepoint)
+        except OSError as error:
+            raise self._not_attached(what, error.errno or 0) from error
+        link = self._bpf.bpf_program__attach_perf_event(self._program(name), event)
+        if not link:
+            os.close(event)
+        self._checked_link(what, link)
+        # From here on the event is the link's.
+        stop_counting(event)
+        return link
 
     def _checked_link(self, what: str, link: int) -> int:
         if not link:
-            code = ctypes.get_errno()
-            reason = f"{errno_name(code)}{_paranoid(code)}"
-            raise _failure(f"program {what} could not be attached: {reason}", self._bpf.last_words())
+            raise self._not_attached(what, ctypes.get_errno())
         return link
+
+    def _not_attached(self, what: str, code: int) -> AutotraceError:
+        reason = f"{errno_name(code)}{_paranoid(code)}"
+        return _failure(f"program {what} could not be attached: {reason}", self._bpf.last_words())
 
     def _program(self, name: str) -> int:
         return self._bpf.bpf_object__find_program_by_name(self._object, name.encode())

@@ -21,7 +21,7 @@ int late_call_exits(struct call_args *ctx)
 
 	if (process && !known_thread())
 		receive_returns(process, call_of(ctx->number), user_registers(), ctx->result);
-	return 0;
+	return LEAVE_EVENT;
 }
 
 /* Run by user space: writes the thread group and the thread of each thread, as bpf_get_current_pid_tgid() gives them,

@@ -14,6 +14,10 @@ struct call_args {
 	__s64 result; /* on return; the first argument on entry */
 };
 
+/* What a program on a system call's tracepoint returns: with 0 it would take the event from everybody else who counts or
+ * samples it, as `perf stat` does (kernel/trace/trace_syscalls.c: perf_syscall_exit asks trace_call_bpf). */
+#define LEAVE_EVENT 1
+
 enum side_call {
 	SIDE_WAIT, /* every other call that side_call_exits is attached to */
 	SIDE_CONNECT,
@@ -65,11 +69,11 @@ int side_call_exits(struct call_args *ctx)
 
 	if (call == SIDE_WAIT) {
 		waited();
-		return 0;
+		return LEAVE_EVENT;
 	}
 	process = current_watched();
 	if (!process)
-		return 0;
+		return LEAVE_EVENT;
 	switch (call) {
 	case SIDE_CONNECT:
 		if (result == 0)
@@ -86,7 +90,7 @@ int side_call_exits(struct call_args *ctx)
 	default:
 		break;
 	}
-	return 0;
+	return LEAVE_EVENT;
 }
 
 /* include/trace/events/sock.h: inet_sock_set_state(sk, oldstate, newstate) */

@@ -41,12 +41,12 @@ int call_enters(struct call_args *ctx)
 	__u32 call;
 
 	if (!process)
-		return 0;
+		return LEAVE_EVENT;
 	call = call_of(ctx->number);
 	regs = user_registers();
 	sk = stream_sock(call == CALL_SPLICE ? ARCH_ARG2(regs) : ARCH_ARG0(regs));
 	if (!sk)
-		return 0;
+		return LEAVE_EVENT;
 	if (call == CALL_CLOSE) {
 		if (last_reference(ARCH_ARG0(regs)))
 			released(sk);
@@ -57,7 +57,7 @@ int call_enters(struct call_args *ctx)
 		standing = standing_of(sk);
 		send_begins(process, thread, sk, &standing, &bytes);
 	}
-	return 0;
+	return LEAVE_EVENT;
 }
 
 static __always_inline void send_returns(struct thread *thread, __u32 call, struct pt_regs *regs,
@@ -91,7 +91,7 @@ int call_exits(struct call_args *ctx)
 	__u32 call;
 
 	if (!process)
-		return 0;
+		return LEAVE_EVENT;
 	call = call_of(ctx->number);
 	regs = user_registers();
 	if (call < CALL_FIRST_SEND) {
@@ -103,7 +103,7 @@ int call_exits(struct call_args *ctx)
 		else if (call == CALL_SPLICE && (sk = stream_sock(ARCH_ARG0(regs))))
 			splice_returns(sk, result);
 	}
-	return 0;
+	return LEAVE_EVENT;
 }
 
 /* The helpers used (bpf_probe_read_*, bpf_ringbuf_*) are for GPL-compatible programs only. */
