@@ -57,7 +57,7 @@ def play(
         if meanwhile is not None:
             wait_for(lambda: loaded(agent.process.pid), "the programs to be loaded")
             meanwhile(agent.process.pid)
-        wait_for(hold.exists, "the end of the conversation", 30)
+        wait_for(hold.exists, "the end of the conversation")
         result = agent.finish(0.4)
     result.check_ledger()
     assert result.dropped == (dropped or {}), result.said

@@ -89,7 +89,7 @@ def test_a_process_that_dies_in_mid_request(tmp_path: Path, family: str) -> None
             assert b"answer" in _ask_unix(str(where), "/before")
             assert _ask_unix(str(where), "/die") == b""
         pid = agent.process.pid
-        wait_for(lambda: not entries(pid, "conns"), "the kernel side to forget the connections", 5)
+        wait_for(lambda: not entries(pid, "conns"), "the kernel side to forget the connections")
         # The shell, the server, and what the shell's wait may still hold.
         assert len(entries(pid, "watched")) == 2
         assert len(entries(pid, "threads")) <= 2
@@ -124,7 +124,7 @@ def test_connections_that_never_spoke_leave_nothing_behind(tmp_path: Path) -> No
             time.sleep(0.5)
             go.touch()
             wait_for(Path(f"{go}.done").exists, "the connections")
-            wait_for(lambda: not entries(agent.process.pid, "conns"), "the kernel side to forget them", 5)
+            wait_for(lambda: not entries(agent.process.pid, "conns"), "the kernel side to forget them")
             result = agent.finish()
     result.check_ledger()
     assert result.spans == []

@@ -99,7 +99,7 @@ def test_a_recording_that_cannot_be_written_on(tmp_path: Path) -> None:
     with Traced(tmp_path / "agent", command, ("--record", "/dev/full")) as agent:
         wait_for(lambda: listening(port), "the backend")
         drive(port, [f"/id/{i}" for i in range(100)])
-        wait_for(lambda: "No space left" in agent.said(), "the agent to say so", 5)
+        wait_for(lambda: "No space left" in agent.said(), "the agent to say so")
         drive(port, [f"/id/{i}" for i in range(100, 200)])
         result = agent.finish()
     result.check_ledger()
