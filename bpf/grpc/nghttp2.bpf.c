@@ -3,11 +3,9 @@
  * not know. autotrace/probes/libraries/nghttp2.toml says which program stands where.
  *
  * Which connection a session is on shows when it is handed what was just received: nothing else of HTTP/2 was received on
- * the thread since a session was handed anything, and it is as many bytes. That is believed when four such signs in a row
- * agree, for a program that holds back what it receives can make a false one. If one speaks against it later, nothing
- * more is said of the session.
+ * the thread since a session was handed anything, and it is as many bytes. See sessions.h.
  */
-#include "../include/claims.h"
+#include "sessions.h"
 
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
@@ -19,7 +17,6 @@ const struct at_abi *const volatile abi_types = 0;
 #define HEADERS_FIELDS 40 /* nva, nvlen */
 
 #define FIELDS_MAX 24 /* of a header block that are looked at */
-#define SIGNS_BELIEVED 4
 
 #define NAME_PATH 0x687461703aULL		/* ":path" */
 #define NAME_CONTENT_TYPE 0x2d746e65746e6f63ULL /* "content-type" */
@@ -39,33 +36,11 @@ struct nghttp2_nv {
 	__u64 flags;
 };
 
-struct session_key {
-	__u64 session;
-	__u32 tgid;
-	__u32 pad;
-};
-
-struct http2_session {
-	__u64 sk; /* the socket of its connection */
-	__u64 conn_id;
-	__u32 signs; /* that have agreed on it */
-	__u32 given_up;
-};
-
 struct open_stream {
 	__u64 conn_id;
 	__u32 stream; /* 0: none */
 	__u32 pad;
 };
-
-/* Key: process and nghttp2_session. The connection that it is on. Written by nghttp2_receives, read by all programs here,
- * deleted when the session is freed; the least used goes when room is needed. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, struct session_key);
-	__type(value, struct http2_session);
-} http2_sessions SEC(".maps");
 
 /* Key: thread id. The stream that it has just opened, whose path comes next. Written and taken by the programs here. */
 struct {
@@ -75,56 +50,12 @@ struct {
 	__type(value, struct open_stream);
 } open_streams SEC(".maps");
 
-static __always_inline struct session_key session_key(__u64 session)
-{
-	struct session_key key = {.session = session, .tgid = bpf_get_current_pid_tgid() >> 32};
-
-	return key;
-}
-
-static __always_inline bool is_on(const struct http2_session *session, const struct conn *conn)
-{
-	return conn && conn->id == session->conn_id;
-}
-
 /* The id of the connection that a session is on; 0 if it is not known, or not older than the agent. */
 static __always_inline __u64 session_conn_id(__u64 id)
 {
-	struct session_key key = session_key(id);
-	struct http2_session *session = bpf_map_lookup_elem(&http2_sessions, &key);
-	struct conn *conn;
+	const struct http2_session *session = believed_session(id);
 
-	if (!session || session->signs < SIGNS_BELIEVED || session->given_up)
-		return 0;
-	conn = bpf_map_lookup_elem(&conns, &session->sk);
-	return is_on(session, conn) ? session->conn_id : 0;
-}
-
-/* A sign that the session `id` is on the connection of the socket `sk`. */
-static __always_inline void take_session_sign(__u64 id, __u64 sk)
-{
-	struct session_key key = session_key(id);
-	struct http2_session *session = bpf_map_lookup_elem(&http2_sessions, &key);
-	struct conn *conn = bpf_map_lookup_elem(&conns, &sk);
-	struct http2_session fresh = {.sk = sk, .signs = 1};
-
-	if (!conn)
-		return;
-	if (session && session->sk == sk && is_on(session, conn)) {
-		if (session->signs < SIGNS_BELIEVED)
-			session->signs++;
-		return;
-	}
-	if (session && session->signs >= SIGNS_BELIEVED &&
-	    is_on(session, bpf_map_lookup_elem(&conns, &session->sk))) {
-		session->given_up = 1;
-		return;
-	}
-	fresh.conn_id = conn->id;
-	if (!(conn->flags & AT_CONN_FROM_START))
-		bpf_map_update_elem(&http2_sessions, &key, &fresh, BPF_ANY);
-	else if (session)
-		bpf_map_delete_elem(&http2_sessions, &key);
+	return session ? session->conn_id : 0;
 }
 
 /* ssize_t nghttp2_session_mem_recv(nghttp2_session *session, const uint8_t *in, size_t inlen) */
@@ -147,17 +78,8 @@ int nghttp2_receives(struct pt_regs *ctx)
 SEC("uprobe")
 int nghttp2_session_ends(struct pt_regs *ctx)
 {
-	struct session_key key = session_key(ARCH_PARAM0(ctx));
-
-	if (current_watched())
-		bpf_map_delete_elem(&http2_sessions, &key);
+	session_ends(ARCH_PARAM0(ctx));
 	return 0;
-}
-
-/* Did a client open the stream (RFC 9113 section 5.1.1)? The others are pushed: their requests give no spans. */
-static __always_inline bool is_clients(__u32 stream)
-{
-	return stream & 1;
 }
 
 /* nghttp2_stream *nghttp2_session_open_stream(nghttp2_session *session, int32_t stream_id, ...): a request was received,

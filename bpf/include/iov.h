@@ -78,6 +78,14 @@ __noinline __u64 pieces_length(__u64 base, __u64 pieces)
 	return length;
 }
 
+/* Where the bytes of an array of pieces begin, of whose first piece `skip` bytes do not count. */
+__noinline __u64 first_of_pieces(__u64 base, __u64 skip)
+{
+	struct iovec piece;
+
+	return read_piece(&piece, base, 0) ? (__u64)piece.iov_base + skip : 0;
+}
+
 /* Copy up to `room` bytes at `from` into the data of scratch `slot` at `at`. Returns the bytes copied. */
 __noinline __u64 copy_buffer(__u64 from, __u64 at, __u64 room, __u32 slot)
 {

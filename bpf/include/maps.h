@@ -99,6 +99,9 @@ struct thread {
 	/* the HTTP/2 connection it received from since its last call of nghttp2, or SEVERAL; and how many bytes */
 	__u64 http2_received;
 	__u64 http2_length;
+	/* the one it received from last, and where in its memory these bytes begin, if the connection is older than the agent */
+	__u64 http2_last;
+	__u64 http2_buffer;
 	__u32 tls_run;	 /* the run that the four of TLS belong to */
 	__u32 of_kernel; /* io_uring's: it works for whichever thread of its process asked */
 };

@@ -97,14 +97,19 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 	capture_waiting_write(process, thread, go_call ? go_call : &thread->tls_call, (__u64)sk, conn);
 }
 
-/* The thread has received `length` bytes of HTTP/2, which it may now hand to nghttp2: see bpf/grpc/nghttp2.bpf.c. */
+/* The thread has received bytes of HTTP/2, which it may now hand to nghttp2 or grpc-core: see bpf/grpc/sessions.h. */
 static __always_inline void frames_received(struct thread *thread, const struct conn *conn, __u64 sk,
-					    __u64 length)
+					    const struct user_bytes *bytes)
 {
 	if (conn->protocol != PROTOCOL_HTTP2)
 		return;
 	thread->http2_received = thread->http2_received ? SEVERAL : sk;
-	thread->http2_length = length;
+	thread->http2_length = bytes->length;
+	thread->http2_last = 0;
+	if (conn->flags & AT_CONN_FROM_START)
+		return;
+	thread->http2_last = sk;
+	thread->http2_buffer = bytes->pieces ? first_of_pieces(bytes->base, bytes->skip) : bytes->base;
 }
 
 /* A send whose bytes are not in user memory (sendfile, splice): they are only counted. */
@@ -227,7 +232,7 @@ static __always_inline void receive_ends(const struct at_watched *process, struc
 		return;
 	}
 	moved(conn, AT_RX, end, bytes, now);
-	frames_received(thread, conn, (__u64)sk, got);
+	frames_received(thread, conn, (__u64)sk, bytes);
 	if (conn->ended && !has_unread_bytes(sk))
 		close_conn(sk, conn, conn->error);
 }

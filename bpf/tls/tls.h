@@ -260,7 +260,7 @@ static __always_inline void plaintext_received(const struct at_watched *process,
 	if (carries(conn, id)) /* as these bytes may have shown */
 		return;
 	moved(conn, AT_RX, from + bytes->length, bytes, now);
-	frames_received(thread, conn, sk, bytes->length);
+	frames_received(thread, conn, sk, bytes);
 }
 
 static __always_inline void plaintext_sent(const struct at_watched *process, struct thread *thread, __u64 id,
