@@ -24,8 +24,9 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True)
 class Function:
     """A function of a library, and the BPF programs at its entry and its return ("": none). A file without one that
-    is `required` is not probed at all; a version of the library may lack any other. `names` are those that it has
-    in different versions: the first that is there counts."""
+    is `required` is not probed at all; a version of the library may lack any other. One that is required and has no
+    program only tells versions apart. `names` are those that it has in different versions: the first that is there
+    counts."""
 
     names: tuple[str, ...]
     required: bool = False
@@ -123,6 +124,6 @@ def _function(table: Table) -> Function:
         returns=table.text("returns", ""),
     )
     table.finish()
-    if not function.enters and not function.returns:
-        raise table.error("enters", "or returns is missing")
+    if not function.enters and not function.returns and not function.required:
+        raise table.error("enters", "or returns or required is missing")
     return function

@@ -51,10 +51,16 @@ def test_names_that_a_function_had_in_other_versions(tmp_path: Path) -> None:
     assert library.kind is libraries.Kind.STREAMS
 
 
+def test_a_function_that_only_tells_versions_apart(tmp_path: Path) -> None:
+    (library,) = read(tmp_path, GOOD + '[[functions]]\nname = "some_init_v2"\nrequired = true\n')
+    told = library.functions[1]
+    assert (told.required, told.enters, told.returns) == (True, "", "")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ('enters = "some_read_enters"', "", "enters or returns is missing"),
+        ('required = true\nenters = "some_read_enters"', "", "enters or returns or required is missing"),
         ("required = true", "required = 1", "required must be true or false"),
         ("required = true", "", "functions has none that is required"),
         ('files = ["libsome.so*"]', "", "recognise.files or inside or go is missing"),
