@@ -29,6 +29,9 @@ _Place = tuple[int | _Carrier, int]
 METHOD_OF_CALLS = "POST"
 """What gRPC's calls are made with (gRPC over HTTP/2, "Requests")."""
 
+_METHODS_OF_CALLS: Final = (METHOD_OF_CALLS, "_OTHER")
+"""As they are decoded: the other one is not known."""
+
 
 class Claims:
     """Claims that wait for their requests, and which connection a task carries.
@@ -130,9 +133,16 @@ def _apply(claim: StreamClaim, exchange: Exchange) -> None:
     exchange.parent_task, exchange.own_task = claim.parent, claim.own_task
     if claim.path and exchange.partial and not exchange.target:
         exchange.target = claim.path
-    if claim.grpc and exchange.partial:
+    if claim.grpc and exchange.partial and _may_be_a_call(exchange):
         exchange.method = METHOD_OF_CALLS
         if exchange.rpc is None:
             exchange.rpc = Rpc("grpc", "")
     if exchange.rpc is not None and exchange.partial:
         exchange.name_call()
+
+
+def _may_be_a_call(exchange: Exchange) -> bool:
+    """Tell if nothing that was decoded of it says that it is not gRPC's."""
+    if exchange.rpc is None and "content-type" in exchange.request_headers:
+        return False
+    return exchange.method in _METHODS_OF_CALLS

@@ -96,6 +96,17 @@ def test_a_path_that_does_not_tell_what_it_is_of() -> None:
     assert (served.method, served.target, served.rpc) == ("POST", PATH, Rpc("grpc", "shop.Cart/Add"))
 
 
+@pytest.mark.parametrize(("method", "headers"), [("GET", {}), ("_OTHER", {"content-type": "text/plain"})])
+def test_what_was_decoded_says_that_it_is_no_call(method: str, headers: dict[str, str]) -> None:
+    """A server that knows gRPC only claims that of all it is asked."""
+    world = World()
+    connection = world.connection()
+    served = world.begin(connection, 5, Role.SERVER, 0, partial=True)
+    served.method, served.request_headers = method, headers
+    world.claim(5, RX, 0, conn=connection.id, path=PATH)
+    assert (served.method, served.target, served.rpc) == (method, PATH, None)
+
+
 def test_a_path_of_what_is_known_to_be_a_call() -> None:
     world = World()
     connection = world.connection()
