@@ -20,6 +20,7 @@ if [ "${1:-}" = tests ]; then
 		curl haproxy                    # programs that the tests trace
 		iproute2                        # network namespaces
 		nghttp2-client nghttp2-server   # HTTP/2 without TLS
+		g++ libgrpc++-dev               # the gRPC peer in C++
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
 	)
 	# For the gRPC peer in Java; one in Rust needs a newer cargo than Debian 12 has.

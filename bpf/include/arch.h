@@ -27,6 +27,13 @@ struct pt_regs {
 #define ARCH_PARAM4(regs) ((regs)->r8)
 #define ARCH_RESULT(regs) ((regs)->ax)
 
+/* A C++ function's parameters, where its result is an object with a destructor: what the function is given first is
+ * where that goes (Itanium C++ ABI, "Non-trivial Return Values"). And the one behind its object and an argument of an
+ * empty class, which takes no register. */
+#define ARCH_MAKER_PARAM0(regs) ARCH_PARAM1(regs)
+#define ARCH_MAKER_PARAM1(regs) ARCH_PARAM2(regs)
+#define ARCH_PARAM_BEHIND_EMPTY(regs) ARCH_PARAM1(regs)
+
 /* A user function's stack pointer at its entry, there and behind its return, which has taken the return address. */
 #define ARCH_STACK(regs) ((regs)->sp)
 #define ARCH_STACK_RETURNED(regs) ((regs)->sp - 8)
@@ -119,6 +126,11 @@ struct pt_regs {
 #define ARCH_PARAM3(at) ((at)->regs[3])
 #define ARCH_PARAM4(at) ((at)->regs[4])
 #define ARCH_RESULT(at) ((at)->regs[0])
+
+/* Where the result goes is in x8, and an empty class takes a register (AAPCS64, "Result Return"). */
+#define ARCH_MAKER_PARAM0(at) ARCH_PARAM0(at)
+#define ARCH_MAKER_PARAM1(at) ARCH_PARAM1(at)
+#define ARCH_PARAM_BEHIND_EMPTY(at) ARCH_PARAM2(at)
 
 #define ARCH_STACK(at) ((at)->sp)
 #define ARCH_STACK_RETURNED(at) ((at)->sp)

@@ -1,4 +1,5 @@
-"""Builds the gRPC peers of other languages (services/grpcjs, grpcjava, tonicgrpc) from their package registries.
+"""Builds the gRPC peers of other languages: services/grpcjs, grpcjava, tonicgrpc from their package registries,
+grpccpp with the system's library.
 
 They stay in build/services, so that they are built once, until their sources change. Where a toolchain is missing
 or cannot fetch what it needs, the test is skipped and says so.
@@ -25,11 +26,12 @@ _UNREACHABLE = re.compile(
 _PATH = f"{os.environ['PATH']}:{Path.home()}/.cargo/bin"
 """Where the tools are; Rust's own installer puts cargo where sudo does not look."""
 
+_CPP_HEADER = Path("/usr/include/grpcpp/grpcpp.h")
 _JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
 def build_peer(name: str) -> str:
-    """The command that runs a peer, to which its arguments are added: `js`, `java` or `tonic`."""
+    """The command that runs a peer, to which its arguments are added: `cpp`, `js`, `java` or `tonic`."""
     build, folder, tools, command = _PEERS[name]
     for tool in tools:
         if not shutil.which(tool, path=_PATH):
@@ -64,6 +66,13 @@ def _run(directory: Path, *command: str) -> None:
     assert not done.returncode, said
 
 
+def _build_cpp(directory: Path) -> None:
+    if not _CPP_HEADER.exists():
+        pytest.skip("needs libgrpc++-dev, to build the gRPC peer grpccpp")
+    libraries = ("-Wl,--copy-dt-needed-entries", "-lgrpc++", "-lgrpc")
+    _run(directory, "g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-o", "busy", "busy.cc", *libraries)
+
+
 def _build_js(directory: Path) -> None:
     _run(directory, "npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
 
@@ -87,6 +96,7 @@ def _build_tonic(directory: Path) -> None:
 
 
 _PEERS = {
+    "cpp": (_build_cpp, "grpccpp", ("g++",), f"{BUILT}/grpccpp/busy"),
     "js": (_build_js, "grpcjs", ("node", "npm"), f"node {BUILT}/grpcjs/peer.js"),
     "java": (
         _build_java,

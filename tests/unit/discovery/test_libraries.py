@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from grpc._cython import cygrpc
 
 from autotrace.discovery.libraries import LibraryFinder, Use, cache_dir, code_mappings
 from autotrace.discovery.procfs import Procfs
@@ -18,6 +19,7 @@ from symbols.debugfiles import debug_file_path
 from symbols.image import Image
 
 PROCFS = Procfs()
+GRPC_CORE = Path("/usr/lib/x86_64-linux-gnu/libgrpc.so.29")
 
 
 def finder(pattern: str = "*", cache: Path | None = None) -> LibraryFinder:
@@ -198,6 +200,30 @@ def test_a_library_is_looked_for_where_what_it_needs_is_mapped(proc: Any) -> Non
     without, with_it = found
     assert not without
     assert [probe.program for probe in with_it[0].probes] == ["python_context_freed", "python_context_copied"]
+
+
+@pytest.mark.skipif(not GRPC_CORE.exists(), reason="needs libgrpc29")
+def test_grpc_core_is_found_as_debian_packages_it(proc: Any) -> None:
+    folder = proc.add(7, maps=f"7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 {GRPC_CORE}\n")
+    (folder / "map_files").mkdir()
+    (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(GRPC_CORE)
+    (use,) = LibraryFinder(libraries.load(), proc.procfs).find(7)
+    assert use.library.name == "grpc_core"
+    assert {probe.program.removeprefix("grpc_core_") for probe in use.probes} == {
+        "reads", "writes", "transport_ends", "stream_opens", "path_received", "path_sent",
+    }  # fmt: skip
+
+
+def test_grpc_core_without_symbols_is_left_alone(proc: Any) -> None:
+    """grpcio's, and any that has the name only."""
+    stripped = Path(cygrpc.__file__)
+    maps = [f"7f000000{i}000-7f000000{i}fff r-xp 00000000 fd:00 1{i} {path}\n"
+            for i, path in enumerate((stripped, "/opt/libgrpc.so.29"))]  # fmt: skip
+    folder = proc.add(7, maps="".join(maps))
+    (folder / "map_files").mkdir()
+    for i in range(len(maps)):
+        (folder / "map_files" / f"7f000000{i}000-7f000000{i}fff").symlink_to(stripped)
+    assert LibraryFinder(libraries.load(), proc.procfs).find(7) == []
 
 
 def test_mappings(proc: Any) -> None:
