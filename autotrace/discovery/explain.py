@@ -162,7 +162,7 @@ def _tasks(identity: Identity, uses: list[Use]) -> list[Finding]:
             State.YES,
             f"{use.library.display} is asked{_ABOUT_OLD * use.library.old_connections}, unless --runtime-probes "
             "rules it out, at "
-            f"{', '.join(function.names[0] for function in use.library.functions)}",
+            f"{', '.join(each.names[0] for each in use.library.functions if each.enters or each.returns)}",
         )
         for use in uses
     ]

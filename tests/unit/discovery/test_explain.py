@@ -15,6 +15,7 @@ from autotrace.discovery.processes import Describer
 from autotrace.probes import Manifests
 
 MANIFESTS = Manifests.load()
+GRPC_CORE = Path("/usr/lib/x86_64-linux-gnu/libgrpc.so.29")
 
 
 def texts(findings: list[Finding] | None, topic: str) -> str:
@@ -63,6 +64,17 @@ def test_a_library_of_http2_that_cannot_be_asked_is_named(proc: Any) -> None:
     (finding,) = [finding for finding in findings if finding.topic == "tasks"]
     assert finding.state is State.NO
     assert finding.text.startswith(f"nghttp2 in {library} cannot be asked")
+
+
+@pytest.mark.skipif(not GRPC_CORE.exists(), reason="needs libgrpc29")
+def test_only_functions_with_a_probe_are_named(proc: Any) -> None:
+    folder = proc.add(7, maps=f"7f0000000000-7f0000001000 r-xp 00000000 fd:00 12 {GRPC_CORE}\n")
+    (folder / "map_files").mkdir()
+    (folder / "map_files" / "7f0000000000-7f0000001000").symlink_to(GRPC_CORE)
+    said = texts(explain(7, Describer(MANIFESTS, procfs=proc.procfs), proc.procfs), "tasks")
+    assert "grpc-core is asked about HTTP/2 connections older than the agent" in said
+    assert "grpc_chttp2_begin_write" in said
+    assert "grpc_chttp2_end_write" not in said
 
 
 def test_tls_that_cannot_be_seen_is_named(proc: Any) -> None:
