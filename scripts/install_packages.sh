@@ -23,8 +23,13 @@ if [ "${1:-}" = tests ]; then
 		g++ libgrpc++-dev               # the gRPC peer in C++
 		qemu-system-x86 busybox-static  # other kernels in virtual machines
 	)
-	# For the gRPC peer in Java; one in Rust needs a newer cargo than Debian 12 has.
+	# For the gRPC peers in Java and in Rust. Debian 12 has the Rust that browsers are built with as cargo-web, beside
+	# a cargo that is too old; later releases have a cargo that is new enough.
 	command -v javac >/dev/null && command -v mvn >/dev/null || required+=(default-jdk-headless maven)
+	# Any Rust that is there stays: cargo-web would take the place of Debian's older one.
+	if ! PATH=$PATH:~/.cargo/bin command -v cargo >/dev/null && ! command -v rustc >/dev/null; then
+		grep -q '^VERSION_CODENAME=bookworm$' /etc/os-release && required+=(cargo-web) || required+=(cargo)
+	fi
 fi
 
 # What the machine's owner installed in another way is used as it is.

@@ -27,6 +27,7 @@ _PATH = f"{os.environ['PATH']}:{Path.home()}/.cargo/bin"
 """Where the tools are; Rust's own installer puts cargo where sudo does not look."""
 
 _CPP_HEADER = Path("/usr/include/grpcpp/grpcpp.h")
+_CARGO = (1, 85)
 _JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 
 
@@ -73,6 +74,20 @@ def _build_cpp(directory: Path) -> None:
     _run(directory, "g++", "-std=c++17", "-O1", "-Wall", "-Wextra", "-o", "busy", "busy.cc", *libraries)
 
 
+def _need_cargo(directory: Path) -> None:
+    """The test is skipped with a cargo that is too old for the 2024 edition of Rust, and for tonic's libraries."""
+    environment = {**os.environ, "PATH": _PATH}
+    said = subprocess.run(
+        ["cargo", "--version"], cwd=directory, env=environment, capture_output=True, text=True, timeout=60
+    ).stdout
+    version = re.match(r"cargo (\d+)\.(\d+)", said)
+    if version is None or tuple(map(int, version.groups())) < _CARGO:
+        needed = ".".join(map(str, _CARGO))
+        pytest.skip(
+            f"needs cargo {needed} or newer, to build the gRPC peer {directory.name}; here: {said.strip()}"
+        )
+
+
 def _build_js(directory: Path) -> None:
     _run(directory, "npm", "ci", "--no-audit", "--no-fund", "--loglevel=error")
 
@@ -86,6 +101,7 @@ def _build_java(directory: Path) -> None:
 def _build_tonic(directory: Path) -> None:
     """Cargo's lock file names the registry's address in every entry, which ours, pinned.lock, leaves out: it is
     taken from a lock file that cargo makes here."""
+    _need_cargo(directory)
     lock = directory / "Cargo.lock"
     _run(directory, "cargo", "generate-lockfile", "--quiet")
     source = re.search(r'^source = ".*"$', lock.read_text(), re.MULTILINE)
