@@ -69,9 +69,13 @@ def test_h2load_with_100_streams_at_once(tmp_path: Path) -> None:
 
 
 def test_access_log_and_spans_at_concurrency_50(tmp_path: Path) -> None:
-    client = "h2load -n 3000 -c 50 -m 1 http://127.0.0.1:{port}/size-40000 > {dir}/h2load"
-    result = run(tmp_path, client)
+    client = "h2load -n 3000 -c 50 -m 1 --log-file={dir}/client.log http://127.0.0.1:{port}/size-40000"
+    result = run(tmp_path, f"{client} > {{dir}}/h2load")
     check_pairs(result, 3000)
+    asked = [line.split("\t")[1] for line in (tmp_path / "client.log").read_text().splitlines()]
+    served = re.findall(r":status: (\d+)", (tmp_path / "server.log").read_text())
+    assert asked == served == ["200"] * 3000
+    assert Counter(span.status for span in result.spans if span.status) == {200: 6000}
     assert {span.attributes["http.response.body.size"] for span in result.spans if span.status} == {40_000}
 
 
