@@ -132,4 +132,33 @@ static __always_inline bool is_first_settings(const __u8 *header)
 	return is_frame_header(header) && header[3] == FRAME_SETTINGS && !header[4];
 }
 
+/* How much there is of the header of a first SETTINGS, if the `length` bytes in scratch `slot` go on with it behind its
+ * first `before` bytes, which were told here too; 0 if they do not. All of it but its length is known beforehand. A
+ * global function: see iov.h. */
+__noinline int settings_go_on(__u64 key, __u32 slot, __u32 length, __u64 before)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
+	__u32 size;
+
+	if (!scratch || !conn || before > conn->settings || before >= FRAME_HEADER)
+		return 0;
+	for (__u32 i = 0; i < FRAME_HEADER; i++, before++) {
+		barrier_var(before);
+		if (i == length || before >= FRAME_HEADER)
+			break;
+		if (before == 1)
+			conn->settings_length[0] = scratch->data[i];
+		else if (before == 2)
+			conn->settings_length[1] = scratch->data[i];
+		else if (scratch->data[i] != (before == 3 ? FRAME_SETTINGS : 0))
+			return 0;
+	}
+	size = (__u32)conn->settings_length[0] << 8 | conn->settings_length[1];
+	if (before > 2 && (size > FRAME_SIZE_USUAL || size % 6))
+		return 0;
+	conn->settings = before;
+	return before;
+}
+
 #endif

@@ -435,6 +435,15 @@ __noinline int walk_described(__u64 key, __u32 slot)
 	return !walk->fault;
 }
 
+/* The first `have` bytes of a side came in calls too short to tell: the header of its SETTINGS is walked from there. */
+static __always_inline void resume_settings(struct http2_side *side, const struct conn *conn, __u32 have)
+{
+	side->header[1] = conn->settings_length[0];
+	side->header[2] = conn->settings_length[1];
+	side->header[3] = FRAME_SETTINGS;
+	side->header_len = have;
+}
+
 /* The call in scratch `slot` does not start like HTTP/1. If it starts like HTTP/2, its connection is walked from now on;
  * returns 0 if it is not. A global function: see iov.h. */
 __noinline int begin_walks(__u64 key, __u32 slot)
@@ -444,7 +453,7 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	struct walk *walk = bpf_map_lookup_elem(&walks, &slot);
 	struct http2_side *side, *other;
 	bool seen_from_start, client;
-	__u32 direction, length, before;
+	__u32 direction, length, before, settings = 0;
 
 	if (!scratch || !conn || !walk)
 		return 0;
@@ -452,15 +461,19 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	length = copy_bytes(&scratch->bytes, 0, PREFACE_SIZE, slot);
 	before = conn->turn == 1 ? conn->preface : 0;
 	client = before ? preface_goes_on(slot, length, before) : is_preface(scratch->data, length);
+	if (conn->turn == 1 && conn->settings == FRAME_HEADER)
+		settings = scratch->event.position - conn->turn_start[direction];
 	/* Nothing else has moved on it before. */
 	seen_from_start = conn->flags & AT_CONN_FROM_START && !conn->reach[!direction].last_ts &&
-			  (before || !conn->reach[direction].last_ts);
-	if (!client && seen_from_start && !(length >= FRAME_HEADER && is_first_settings(scratch->data)))
-		return 0;
+			  (before || settings || !conn->reach[direction].last_ts);
 	if (!client && conn->flags & AT_CONN_FROM_START && !seen_from_start)
 		return 0;
-	if (!client && !begins_with_frames(slot))
-		return 0;
+	if (!client && !settings) {
+		if (seen_from_start && !(length >= FRAME_HEADER && is_first_settings(scratch->data)))
+			return 0;
+		if (!seen_from_start && !begins_with_frames(slot))
+			return 0;
+	}
 	__builtin_memset(&walk->fresh, 0, sizeof(walk->fresh));
 	side = &walk->fresh.sides[direction];
 	other = &walk->fresh.sides[!direction];
@@ -469,9 +482,15 @@ __noinline int begin_walks(__u64 key, __u32 slot)
 	if (client) {
 		side->left = PREFACE_SIZE - before;
 		side->in_payload = 1;
+	} else if (settings) {
+		resume_settings(side, conn, settings);
 	}
 	other->position = conn->reach[!direction].end;
-	if (seen_from_start) {
+	if (client && conn->settings && conn->settings == other->position - conn->turn_start[!direction]) {
+		/* The server's first bytes, too few to tell, came before the preface. */
+		other->origin = AT_FRAMES_START;
+		resume_settings(other, conn, conn->settings);
+	} else if (seen_from_start) {
 		other->origin = AT_FRAMES_START;
 		if (!client) {
 			other->left = PREFACE_SIZE;

@@ -150,20 +150,33 @@ static __always_inline __u32 first_look(const struct user_bytes *bytes, __u64 sk
 	return length < RECOGNISE_LOOK ? copy_bytes(bytes, skip, room, slot) : length;
 }
 
-/* Do the `length` bytes in scratch `slot` bring the preface of HTTP/2, in calls too short to tell each by itself?
- * `offset` is where in the turn they stand. A global function: see iov.h. */
-__noinline int brings_preface(__u64 key, __u32 slot, __u32 length, __u64 offset)
+/* Do the `length` bytes in scratch `slot`, of a connection's first turn, bring what HTTP/2 begins with, in calls too short
+ * to tell each by itself: the preface, or a server's first SETTINGS? `offset` is where in the turn they stand. Returns
+ * NO_HTTP1 if they do (or if what came before looked like it, and was not), 1 if the next call may tell, else 0. A
+ * global function: see iov.h. */
+__noinline int begins_http2(__u64 key, __u32 slot, __u32 length, __u64 offset)
 {
 	struct conn *conn = bpf_map_lookup_elem(&conns, &key);
 	__u32 bytes;
 
-	if (!conn || offset != conn->preface || offset >= PREFACE_LOOK)
+	if (!conn)
 		return 0;
-	bytes = preface_goes_on(slot, length, offset);
-	if (bytes >= PREFACE_LOOK)
-		return 1;
-	conn->preface = bytes;
-	return 0;
+	if (offset == conn->preface && offset < PREFACE_LOOK) {
+		bytes = preface_goes_on(slot, length, offset);
+		if (bytes >= PREFACE_LOOK)
+			return NO_HTTP1;
+		conn->preface = bytes;
+	}
+	if (!(conn->flags & AT_CONN_FROM_START) || (offset ? !conn->settings : length >= FRAME_HEADER))
+		return 0;
+	bytes = settings_go_on(key, slot, length, offset);
+	if (bytes)
+		return bytes == FRAME_HEADER ? NO_HTTP1 : 1;
+	if (!offset)
+		return 0;
+	conn->settings = 0;
+	conn->skip[conn->speaker & 1] = 1;
+	return NO_HTTP1;
 }
 
 /* What `capture` does, with the call described in scratch `slot`: bytes, and in its event the context, the direction
@@ -232,9 +245,14 @@ __noinline int capture_described(__u64 key, __u32 slot)
 	length = first_look(bytes, from - position, wanted, slot);
 	if (!length)
 		return 0;
-	if (is_preface(scratch->data, length) ||
-	    (conn->turn == 1 && brings_preface(key, slot, length, from - conn->turn_start[direction])))
+	if (is_preface(scratch->data, length))
 		return NO_HTTP1;
+	if (conn->turn == 1) {
+		int begun = begins_http2(key, slot, length, from - conn->turn_start[direction]);
+
+		if (begun)
+			return begun;
+	}
 	start = recognise(scratch->data, length);
 	if (start == START_REQUEST && length > CONNECT_LOOK)
 		conn->asks_tunnel = is_connect(scratch->data);

@@ -52,8 +52,10 @@ struct conn {
 	__u8 tls; /* it speaks TLS: its own bytes are not captured, and all of the above is about its plaintext */
 	__u8 asks_tunnel; /* its last request was a CONNECT: TLS may begin in the middle of it */
 	__u8 nested; /* the plaintext of its session is TLS again: of that, the inner session's is captured */
-	__u8 preface; /* bytes of HTTP/2's preface that its first calls brought, too few to tell */
-	__u8 pad[4];
+	__u8 preface;		 /* bytes of HTTP/2's preface that its first calls brought, too few to tell */
+	__u8 settings;		 /* the same of the header of a server's first frame, its SETTINGS */
+	__u8 settings_length[2]; /* the low bytes of that frame's length, as far as they have come */
+	__u8 pad[1];
 	__u32 heard; /* TLS: copied_seq when this end began to send last; until it has, when it was first seen */
 	__u64 ssl;   /* the TLS session next to the socket, once that is known */
 	__u64 inner; /* the one whose TLS records are the plaintext of that, once it is known */
