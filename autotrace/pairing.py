@@ -281,6 +281,7 @@ class Pairing:
         )
         exchange.first_on_connection = connection.requests == 1 and connection.from_start
         exchange.task = request.task
+        exchange.partial = request.truncated
         conversation.open.append(exchange)
         conversation.asking = exchange
         events.append(ExchangeStarted(exchange))

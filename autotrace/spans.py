@@ -41,11 +41,12 @@ LINK_CONFIDENCE = "autotrace.link.confidence"
 LINK_EVIDENCE = "autotrace.link.evidence"
 LINK_CANDIDATES = "autotrace.link.candidates"
 REQUEST_PARTIAL = "autotrace.request.partial"
-"""True if not all of the request could be decoded, as its connection is older than the agent: what is missing
-is not known."""
+"""True if not all of the request's head is known, as it is longer than what is captured, or as its HTTP/2
+connection is older than the agent: a field that is missing may have been there, and a path may be cut."""
 RESPONSE_MISSED = "autotrace.response.missed"
 """True if the response passed unseen (bytes were lost), so that its status is not known."""
 
+_OTHER = "_OTHER"
 KNOWN_METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "QUERY"}
 )
@@ -175,8 +176,8 @@ class SpanMaker:
         if method in KNOWN_METHODS:
             attributes[HTTP_REQUEST_METHOD] = name = method
         else:
-            attributes[HTTP_REQUEST_METHOD] = "_OTHER"
-            if not exchange.partial:
+            attributes[HTTP_REQUEST_METHOD] = _OTHER
+            if method != _OTHER:
                 attributes[HTTP_REQUEST_METHOD_ORIGINAL] = _text(method)
             name = "HTTP"
         authority, path = _split_target(method, exchange.target)

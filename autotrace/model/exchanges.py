@@ -109,8 +109,8 @@ class Exchange:
         """The watched process at the other end, set on both ends when they are joined; 0 if it is not known."""
         self.stream = stream
         self.partial = partial
-        """Not all of the request could be decoded: an empty `target` is not known, and a header that is not there
-        may be."""
+        """Not all of the request's head was captured, or could be decoded: the `target` may be cut, an empty one is
+        not known, and a header that is not there may be."""
         self.rpc = rpc
         self.task = task
         """The runtime's task (see `Context`) that serves the request, or makes it; 0 if it is not known."""

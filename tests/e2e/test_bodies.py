@@ -110,6 +110,18 @@ def test_a_field_that_is_cut_by_the_end_of_a_write(tmp_path: Path, seen: int) ->
         assert list(map(told, spans)) == [("/cut", 200, 0, 5), ("/after", 200, 0, 7)] * 2
 
 
+def test_a_path_that_was_cut_says_so(tmp_path: Path) -> None:
+    """As much of it as is captured, and the mark that it is not all of the request."""
+    path = "/" + "p" * 9000
+    result = play(tmp_path, [client(get(path)), server(ok(5)), client(get("/whole")), server(ok(5))])
+    for spans in (result.server(), result.client()):
+        cut, whole = sorted(spans, key=lambda span: span.start)
+        assert path.startswith(cut.path)
+        assert 4000 < len(cut.path) <= 4096 - len("GET ")
+        assert (cut.status, cut.attributes["autotrace.request.partial"]) == (200, True)
+        assert (whole.path, whole.attributes.get("autotrace.request.partial")) == ("/whole", None)
+
+
 def test_answers_that_have_a_length_and_no_body(tmp_path: Path) -> None:
     """A HEAD's answer and a 304 tell the length of what is not sent: what follows is the next answer."""
     head = get("/head").replace("GET", "HEAD")

@@ -126,4 +126,8 @@ def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
     assert all(span.status == 200 and not span.error for span in server + client)
     assert all(s.parent_id in ("", c.span_id) for s, c in zip(server, client, strict=True))
     assert all(span.attributes["http.response.body.size"] == 50_000 for span in server + client)
+    assert all(span.attributes["autotrace.request.partial"] is True for span in server + client)
+    assert not [
+        s for s in result.spans if s not in server + client and "autotrace.request.partial" in s.attributes
+    ]
     check(result, plain)

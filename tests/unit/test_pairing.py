@@ -86,6 +86,14 @@ def ended(events: list[PairingEvent]) -> list[Exchange]:
     return [event.exchange for event in events if isinstance(event, ExchangeEnded)]
 
 
+def test_a_request_whose_head_was_cut_is_partial(pairing: Pairing) -> None:
+    cut = Request(RX, 10, context(10), "GET", "/lon", "", {}, truncated=True)
+    first, second = started(
+        pairing.messages(connection(), [cut, end(11, RX), response(12), end(13, TX), request(14)])
+    )
+    assert (first.target, first.partial, second.partial) == ("/lon", True, False)
+
+
 @pytest.mark.parametrize(("way", "role"), [(RX, Role.SERVER), (TX, Role.CLIENT)])
 def test_an_exchange_has_the_times_and_sizes_of_its_messages(
     pairing: Pairing, way: Direction, role: Role

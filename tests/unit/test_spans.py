@@ -174,6 +174,20 @@ def test_an_unknown_method_is_other() -> None:
     assert span.name == "HTTP /pot"
     assert span.attributes["http.request.method"] == "_OTHER"
     assert span.attributes["http.request.method_original"] == "BREW"
+    assert "autotrace.request.partial" not in span.attributes
+
+
+def test_a_request_of_which_a_part_is_known_says_so() -> None:
+    cut = exchange(method="BREW", target="/po")
+    cut.partial = True
+    span = make(cut)
+    assert span.attributes["autotrace.request.partial"] is True
+    assert (span.attributes["url.path"], span.attributes["http.request.method_original"]) == ("/po", "BREW")
+    unknown = exchange(method="_OTHER", target="")
+    unknown.partial = True
+    span = make(unknown)
+    assert span.attributes["http.request.method"] == "_OTHER"
+    assert "http.request.method_original" not in span.attributes
 
 
 @pytest.mark.parametrize(
