@@ -6,7 +6,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import Final
 
-DIGEST = "0d2021532ecfb86a"
+DIGEST = "b231efd45b86f2d6"
 
 
 class EventType(IntEnum):
@@ -123,9 +123,9 @@ FRAMES_EVENT = Struct("<IIQQIIQQQIIIIQIIIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, at_ts, at_task, at_cause, at_pid, at_tid, at_run,
 at_pad, position, number, direction, origin, lead, data_len, lineage."""
 
-STREAM_EVENT = Struct("<IIQQIIQQQQIIII")
-"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, carrier_parent, task, parent, stream,
-direction, flags, path_len."""
+STREAM_EVENT = Struct("<IIQQIIQQQQQIIIIII")
+"""Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, carrier, carrier_parent, task, parent, cause,
+stream, cause_stream, direction, flags, pad, path_len."""
 
 PROGRESS_EVENT = Struct("<IIQQIIQQ8sIIII")
 """Fields: h_type, h_size, h_ts, h_conn, h_pid, h_tid, reach_end, reach_last_ts, reach_tail,

@@ -34,10 +34,11 @@ _METHODS_OF_CALLS: Final = (METHOD_OF_CALLS, "_OTHER")
 
 
 class Claims:
-    """Claims that wait for their requests, and which connection a task carries.
+    """Claims that wait for their requests, which of these were begun because of which, and which connection a task
+    carries.
 
     `find` finds the open exchange of a connection and a stream. `note` is called with ("claims", what) for facts
-    worth counting. At most `capacity` claims wait; the oldest goes for a new one.
+    worth counting. At most `capacity` claims of each kind wait; the oldest goes for a new one.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Claims:
         self._note = note
         self._capacity = capacity
         self._waiting: dict[_Place, StreamClaim] = {}
+        self._causes: dict[tuple[int, int], Exchange] = {}
+        """By connection and stream: requests because of which calls were begun whose bytes are still to come."""
         self._carried: dict[_Carrier, int] = {}
         self._carriers: dict[int, set[_Carrier]] = {}
         self._claiming: set[int] = set()
@@ -59,6 +62,9 @@ class Claims:
         """Take a claim. Returns the exchange that it is about, which knows now all that it says but the task; None
         if its request is still to come."""
         self._claiming.add(claim.pid)
+        if claim.cause:
+            self._caused(claim)
+            return None
         carrier = (claim.pid, claim.carrier, claim.direction)
         connection_id = claim.conn or self._carried.get(carrier, 0)
         if not connection_id and claim.carrier_parent:
@@ -77,6 +83,8 @@ class Claims:
         """An exchange begins: if there is a claim on it, it knows now what that says."""
         if not exchange.stream and not self._waiting:
             return
+        if self._causes:
+            exchange.cause = self._causes.pop((exchange.connection.id, exchange.stream), None)
         connection, task = exchange.connection, exchange.at.task
         direction = _RX if exchange.role is _SERVER else _TX
         carrier = (connection.pid, task, direction)
@@ -113,6 +121,20 @@ class Claims:
             if claim.pid == pid:
                 del self._waiting[place]
                 self._note("claims", "request_never_came")
+        for called, cause in list(self._causes.items()):
+            if cause.connection.pid == pid:
+                del self._causes[called]
+                self._note("claims", "request_never_came")
+
+    def _caused(self, claim: StreamClaim) -> None:
+        """A call was begun because of a request. What came behind the answer to that was not for its sake."""
+        cause = self._find(claim.cause, claim.cause_stream)
+        if cause is None or cause.role is not _SERVER or cause.connection.pid != claim.pid:
+            return
+        if len(self._causes) >= self._capacity:
+            self._note("claims", "request_never_came")
+            del self._causes[next(iter(self._causes))]
+        self._causes[claim.conn, claim.stream] = cause
 
     def _wait(self, place: _Place, claim: StreamClaim) -> None:
         if self._waiting.pop(place, None) is not None or len(self._waiting) >= self._capacity:

@@ -113,7 +113,7 @@ class Writer:
         self._record(
             abi.STREAM_EVENT.pack(
                 abi.EventType.STREAM, abi.STREAM_EVENT.size + len(path), self.now, 0, end.pid, end.pid,
-                carrier, 0, task, parent, stream, direction, abi.StreamFlag.STREAM_GRPC | own, len(path),
+                carrier, 0, task, parent, 0, stream, 0, direction, abi.StreamFlag.STREAM_GRPC | own, 0, len(path),
             )
             + path.encode()
         )  # fmt: skip

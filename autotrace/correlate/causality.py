@@ -231,9 +231,12 @@ class OpenRequests:
         is sent when the connection is ready, in a run of the loop that may have begun with anything.
         """
         self._stream_calls.saw(call.at)
+        rungs = process.rungs if process else frozenset()
+        if call.cause is not None and "stream-dispatch" in rungs:
+            evidence = f"begun when the event loop was handed stream {call.cause.stream}"
+            return Finding(call.cause, LinkMethod.DISPATCH, evidence)
         if not self.open:
             return Finding(None, LinkMethod.NONE, "no open request in the process")
-        rungs = process.rungs if process else frozenset()
         why = ""
         if call.task and "goroutine" in rungs:
             by_task = self._by_ancestry(call)

@@ -125,7 +125,8 @@ def _frames(record: bytes) -> Frames:
 def _stream(record: bytes) -> StreamClaim:
     (
         _type, size, ts, conn, pid, _tid,
-        carrier, carrier_parent, task, parent, stream, direction, flags, path_len,
+        carrier, carrier_parent, task, parent, cause,
+        stream, cause_stream, direction, flags, _pad, path_len,
     ) = abi.STREAM_EVENT.unpack_from(record)  # fmt: skip
     start = abi.STREAM_EVENT.size
     if size != start + path_len or size > len(record):
@@ -146,6 +147,8 @@ def _stream(record: bytes) -> StreamClaim:
         grpc,
         own_task,
         carrier_parent,
+        cause,
+        cause_stream,
     )
 
 

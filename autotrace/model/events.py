@@ -136,7 +136,8 @@ class StreamClaim(NamedTuple):
     works for no other connection; 0 if there is none. `stream` is the HTTP/2 stream; 0: the next request of the
     carrier. `task` serves or makes the request, `parent` started that task; 0 where it is not known. `path` is ""
     if it is not known. `grpc`: it is a call of gRPC. `own_task`: the task was made for this request and serves
-    no other.
+    no other. With a `cause`, which is a connection, it says no more than that a request that is made was begun
+    because of what came on the stream `cause_stream` of that.
 
     A claim on a request that is made comes before its bytes; one on a request that is served comes behind them.
     """
@@ -153,6 +154,8 @@ class StreamClaim(NamedTuple):
     grpc: bool = False
     own_task: bool = False
     carrier_parent: int = 0
+    cause: int = 0
+    cause_stream: int = 0
 
 
 class Progress(NamedTuple):

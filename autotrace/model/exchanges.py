@@ -26,6 +26,7 @@ class Exchange:
     __slots__ = (
         "answered_together",
         "at",
+        "cause",
         "connection",
         "end_ns",
         "error",
@@ -85,6 +86,7 @@ class Exchange:
         own_task: bool = False,
         together: bool = False,
         answered_together: bool = False,
+        cause: Exchange | None = None,
     ) -> None:
         self.connection = connection
         self.role = role
@@ -122,6 +124,8 @@ class Exchange:
         """Other streams began in the same write or read."""
         self.answered_together = answered_together
         """Other streams were answered in the same write or read."""
+        self.cause = cause
+        """The request that a call was begun because of, if the runtime said so."""
 
     def name_call(self) -> None:
         """A call whose method is not known otherwise takes it from the path (doc/PROTOCOL-HTTP2.md, "Path")."""

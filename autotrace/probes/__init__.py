@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from autotrace.probes.table import ManifestError, Table, read_table
 
-_RUNGS = frozenset({"thread", "dispatch", "goroutine", "stream-thread", "stream-loop", "answer"})
+_RUNGS = frozenset(
+    {"thread", "dispatch", "goroutine", "stream-thread", "stream-loop", "stream-dispatch", "answer"}
+)
 
 
 @dataclass(frozen=True, slots=True)

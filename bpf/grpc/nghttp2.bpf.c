@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
 /* nghttp2 inside Node: the paths of requests on connections that are older than the agent, whose header tables it does
- * not know. autotrace/probes/libraries/nghttp2.toml says which program stands where.
+ * not know (autotrace/probes/libraries/nghttp2.toml says which program stands where), and for which request a call is
+ * made (node_calls.h, autotrace/probes/libraries/node_calls.toml).
  *
  * Which connection a session is on shows when it is handed what was just received: nothing else of HTTP/2 was received on
  * the thread since a session was handed anything, and it is as many bytes. See sessions.h.
  */
-#include "sessions.h"
+#include "node_calls.h"
 
 /* Keeps the types of abi.h in the object's BTF; see struct at_abi. */
 const struct at_abi *const volatile abi_types = 0;
 
-/* nghttp2.h: typedef struct { size_t length; int32_t stream_id; uint8_t type, flags, reserved; } nghttp2_frame_hd; a
- * nghttp2_frame begins with one. typedef struct { nghttp2_frame_hd hd; size_t padlen; nghttp2_priority_spec pri_spec;
- * nghttp2_nv *nva; size_t nvlen; nghttp2_headers_category cat; } nghttp2_headers; */
-#define FRAME_STREAM_ID 8
+/* nghttp2.h: typedef struct { nghttp2_frame_hd hd; size_t padlen; nghttp2_priority_spec pri_spec; nghttp2_nv *nva;
+ * size_t nvlen; nghttp2_headers_category cat; } nghttp2_headers; */
 #define HEADERS_FIELDS 40 /* nva, nvlen */
 
 #define FIELDS_MAX 24 /* of a header block that are looked at */
@@ -63,14 +62,9 @@ SEC("uprobe")
 int nghttp2_receives(struct pt_regs *ctx)
 {
 	struct thread *thread = current_watched() ? known_thread() : 0;
-	__u64 sk;
 
-	if (!thread)
-		return 0;
-	sk = thread->http2_received;
-	thread->http2_received = 0;
-	if (sk > SEVERAL && thread->http2_length == ARCH_PARAM2(ctx))
-		take_session_sign(ARCH_PARAM0(ctx), sk);
+	if (thread)
+		session_receives(thread, ARCH_PARAM0(ctx), ARCH_PARAM2(ctx));
 	return 0;
 }
 

@@ -48,8 +48,8 @@ static __always_inline bool is_on(const struct http2_session *session, const str
 	return conn && conn->id == session->conn_id;
 }
 
-/* The session, if its connection is known, is still there and is older than the agent. */
-static __always_inline struct http2_session *believed_session(__u64 id)
+/* The session, if its connection is known, is still there and has none of these flags. */
+static __always_inline struct http2_session *known_session(__u64 id, __u32 unwanted)
 {
 	struct session_key key = session_key(id);
 	struct http2_session *session = bpf_map_lookup_elem(&http2_sessions, &key);
@@ -58,7 +58,13 @@ static __always_inline struct http2_session *believed_session(__u64 id)
 	if (!session || session->signs < SIGNS_BELIEVED || session->given_up)
 		return 0;
 	conn = bpf_map_lookup_elem(&conns, &session->sk);
-	return is_on(session, conn) ? session : 0;
+	return is_on(session, conn) && !(conn->flags & unwanted) ? session : 0;
+}
+
+/* The same if its connection is older than the agent. */
+static __always_inline struct http2_session *believed_session(__u64 id)
+{
+	return known_session(id, AT_CONN_FROM_START);
 }
 
 /* A sign that the session `id` is on the connection of the socket `sk`. */
@@ -82,10 +88,7 @@ static __always_inline void take_session_sign(__u64 id, __u64 sk)
 		return;
 	}
 	fresh.conn_id = conn->id;
-	if (!(conn->flags & AT_CONN_FROM_START))
-		bpf_map_update_elem(&http2_sessions, &key, &fresh, BPF_ANY);
-	else if (session)
-		bpf_map_delete_elem(&http2_sessions, &key);
+	bpf_map_update_elem(&http2_sessions, &key, &fresh, BPF_ANY);
 }
 
 static __always_inline void session_ends(__u64 id)

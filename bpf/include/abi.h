@@ -166,10 +166,13 @@ struct at_stream_event {
 	__u64 carrier_parent; /* the task that started that one; 0: not known */
 	__u64 task;	      /* the task that serves the request, or that makes it; 0: not known */
 	__u64 parent;	      /* the task that started this one; 0: not known */
+	__u64 cause;	      /* the connection whose request made the process begin this one; 0: not known */
 	__u32 stream;	      /* HTTP/2; 0: the next request that the carrier moves */
+	__u32 cause_stream;   /* of the request that is the cause */
 	__u32 direction;      /* of the request: enum at_direction */
 	__u32 flags;	      /* enum at_stream_flag */
-	__u32 path_len;	      /* 0: not known, or longer than AT_PATH_MAX */
+	__u32 pad;
+	__u32 path_len; /* 0: not known, or longer than AT_PATH_MAX */
 };
 
 struct at_progress_event { /* AT_PROGRESS */

@@ -35,6 +35,15 @@ static __always_inline void add_path(struct claim *claim, __u64 text, __u64 leng
 		claim->event.path_len = length;
 }
 
+/* Send a claim that has no path: what is on the stack behind it was never written. */
+static __always_inline void send_claim_alone(struct claim *claim)
+{
+	__u64 size = sizeof(claim->event);
+
+	claim->event.h.size = size;
+	count(bpf_ringbuf_output(&events, &claim->event, size, wakeup_flag(size)) ? AT_LOST_CLAIM : AT_SENT);
+}
+
 static __always_inline void send_claim(struct claim *claim)
 {
 	__u64 length = claim->event.path_len, size;

@@ -104,8 +104,12 @@ struct thread {
 	/* the one it received from last, and where in its memory these bytes begin, if the connection is older than the agent */
 	__u64 http2_last;
 	__u64 http2_buffer;
-	__u32 tls_run;	 /* the run that the four of TLS belong to */
-	__u32 of_kernel; /* io_uring's: it works for whichever thread of its process asked */
+	__u64 http2_handled; /* the session of nghttp2 that is handing over frames; 0: none. See bpf/grpc/node_calls.h */
+	__u64 http2_calling; /* the one in which a call is begun meanwhile */
+	__u32 http2_stream;  /* the stream of the last frame; 0: of none that is a part of a message */
+	__u32 http2_run;     /* the run that these belong to */
+	__u32 tls_run;	     /* the run that the four of TLS belong to */
+	__u32 of_kernel;     /* io_uring's: it works for whichever thread of its process asked */
 };
 
 #define SEVERAL 1

@@ -208,6 +208,68 @@ def test_claims_of_requests_that_never_come() -> None:
     assert world.begin(connection, 27, Role.CLIENT, WRITER).task == 0
 
 
+CALLED, SERVED = 900, 800  # connections
+
+
+def caused(stream: int, by: int, pid: int = PID) -> StreamClaim:
+    return StreamClaim(2, CALLED, pid, 0, 0, 0, stream, TX, "", cause=SERVED, cause_stream=by)
+
+
+def requests(world: World, *streams: int) -> list[Exchange]:
+    """Open requests on the connection SERVED."""
+    connection = Connection(SERVED, PID, 2, 0, 0, 1, "10.0.0.1", 1, "10.0.0.2", 80, True, None)
+    return [world.begin(connection, stream, Role.SERVER, 0) for stream in streams]
+
+
+def called(world: World, stream: int) -> Exchange:
+    connection = Connection(CALLED, PID, 2, 0, 0, 1, "10.0.0.1", 2, "10.0.0.2", 80, True, None)
+    return world.begin(connection, stream, Role.CLIENT, 0)
+
+
+def test_a_call_that_was_begun_because_of_a_request() -> None:
+    world = World()
+    first, second = requests(world, 1, 3)
+    for call, request in ((1, 3), (3, 1), (5, 3)):
+        assert world.claims.claimed(caused(call, request)) is None
+    world.open.pop((SERVED, 3))  # It may be answered before the call's bytes are written.
+    assert [called(world, stream).cause for stream in (1, 3, 5, 7)] == [second, first, second, None]
+    assert not world.notes
+
+
+def test_what_is_no_cause() -> None:
+    world = World()
+    requests(world, 3)
+    answered = called(world, 9)
+    world.open[SERVED, 5] = answered
+    world.claims.claimed(caused(1, 1))  # a request that was answered, or not seen
+    world.claims.claimed(caused(3, 5))  # the answer to a call
+    world.claims.claimed(caused(5, 3, PID + 1))
+    assert [called(world, stream).cause for stream in (1, 3, 5)] == [None] * 3
+
+
+def test_a_cause_and_a_name_for_one_call() -> None:
+    world = World()
+    (request,) = requests(world, 3)
+    world.claims.claimed(caused(1, 3))
+    world.claim(1, TX, 0, conn=CALLED, path=PATH)
+    connection = Connection(CALLED, PID, 2, 0, 0, 1, "10.0.0.1", 2, "10.0.0.2", 80, True, None)
+    call = world.begin(connection, 1, Role.CLIENT, 0, partial=True)
+    assert (call.cause, call.target) == (request, PATH)
+    assert not world.notes
+
+
+def test_causes_of_calls_that_never_come() -> None:
+    world = World(capacity=2)
+    (request,) = requests(world, 3)
+    for stream in (1, 3, 5):
+        world.claims.claimed(caused(stream, 3))
+    assert world.notes == {"request_never_came": 1}
+    assert [called(world, stream).cause for stream in (1, 3)] == [None, request]
+    world.claims.process_exited(PID)
+    assert world.notes == {"request_never_came": 2}
+    assert called(world, 5).cause is None
+
+
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(["claim", "begin", "close"]), st.integers(0, 3), st.integers(0, 5), st.booleans()

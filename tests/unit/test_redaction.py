@@ -20,7 +20,7 @@ from autotrace.redaction import Redaction
 def test_a_runtimes_word_on_a_request_loses_its_query(path: bytes, kept: str) -> None:
     size = abi.STREAM_EVENT.size + len(path)
     header = (int(abi.EventType.STREAM), size, 5, 6, 7, 8)
-    record = abi.STREAM_EVENT.pack(*header, 1, 2, 3, 4, 5, 0, 0, len(path)) + path
+    record = abi.STREAM_EVENT.pack(*header, 1, 2, 3, 4, 9, 5, 6, 0, 0, 0, len(path)) + path
     event = decode(record)
     assert isinstance(event, StreamClaim)
     redacted = Redaction(Http1Redactor, Http2Redactor).redact(record, event)

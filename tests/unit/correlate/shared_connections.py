@@ -63,10 +63,12 @@ class Program:
         together: bool = False,
         task: int = 0,
         lineage: tuple[int, ...] = (),
+        begun_for: Exchange | None = None,
     ) -> Exchange:
         at = self.at(tid, cause, run, task, lineage)
         exchange = self._exchange(Role.CLIENT, self.shared, at, next(self.streams))
         exchange.together = together
+        exchange.cause = begun_for
         self.correlator.started(exchange)
         return exchange
 

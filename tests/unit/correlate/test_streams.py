@@ -168,3 +168,38 @@ def test_a_loop_whose_requests_move_is_not_believed(loop: Program) -> None:
     loop.incoming(tid=1)
     assert "was answered on thread 2" in why_not(loop.call(tid=1))
     assert "was answered on thread 2" in why_not(loop.get(tid=1))
+
+
+# --- stream-dispatch: the runtime says which request's arrival a call was begun in ---
+
+
+@pytest.fixture
+def dispatcher() -> Program:
+    program = Program("thread", "stream-loop", "stream-dispatch")
+    program.warm_up()
+    return program
+
+
+def test_a_call_that_was_begun_for_one_of_several_requests(dispatcher: Program) -> None:
+    server = dispatcher.connection()
+    first, second = (dispatcher.incoming(tid=1, shared=server) for _ in range(2))
+    call = dispatcher.call(tid=1, begun_for=second)
+    assert (link(call).method, link(call).parent) == (LinkMethod.DISPATCH, second)
+    assert link(call).evidence == f"begun when the event loop was handed stream {second.stream}"
+    assert link(dispatcher.call(tid=1, begun_for=first)).parent is first
+    assert why_not(dispatcher.call(tid=1)) == "2 open requests on thread 1"
+
+
+def test_a_request_that_is_answered_before_its_call_is_written(dispatcher: Program) -> None:
+    server = dispatcher.connection()
+    answered = dispatcher.incoming(tid=1, shared=server)
+    dispatcher.end(answered, tid=1)
+    assert link(dispatcher.call(tid=1, begun_for=answered)).parent is answered
+    dispatcher.incoming(tid=1, shared=server)
+    assert link(dispatcher.call(tid=1, begun_for=answered)).parent is answered
+
+
+def test_only_a_runtime_that_handles_what_it_reads_at_once_is_believed(loop: Program) -> None:
+    server = loop.connection()
+    first, _ = (loop.incoming(tid=1, shared=server) for _ in range(2))
+    assert why_not(loop.call(tid=1, begun_for=first)) == "2 open requests on thread 1"

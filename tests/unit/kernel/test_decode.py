@@ -94,9 +94,11 @@ def process(kind: int, parent: int = 0, comm: bytes = b"nginx") -> bytes:
     return abi.PROCESS_EVENT.pack(*header(kind, abi.PROCESS_EVENT.size, conn=0), parent, 0, comm)
 
 
-def stream(path: bytes = b"/shop.Cart/Add", flags: int = 0, direction: int = 0) -> bytes:
+def stream(
+    path: bytes = b"/shop.Cart/Add", flags: int = 0, direction: int = 0, cause: tuple[int, int] = (0, 0)
+) -> bytes:
     size = abi.STREAM_EVENT.size + len(path)
-    fields = (30, 29, 31, 32, 7, direction, flags, len(path))
+    fields = (30, 29, 31, 32, cause[0], 7, cause[1], direction, flags, 0, len(path))
     return abi.STREAM_EVENT.pack(*header(TYPE.STREAM, size), *fields) + path
 
 
@@ -160,6 +162,9 @@ def test_a_runtimes_word_on_a_request() -> None:
     assert decode(stream(b"", direction=1)) == StreamClaim(
         TS, CONN, PID, 30, 31, 32, 7, Direction.TX, "", False, False, 29
     )
+    event = decode(stream(cause=(11, 12)))
+    assert isinstance(event, StreamClaim)
+    assert (event.cause, event.cause_stream, event.path) == (11, 12, "/shop.Cart/Add")
     with pytest.raises(DecodeError, match="STREAM"):
         decode(stream()[:-3])
 

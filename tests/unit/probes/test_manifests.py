@@ -75,7 +75,7 @@ def test_the_links_that_each_way_of_working_makes_sound() -> None:
     assert links["go"] == ("goroutine",)
     assert links["java"] == links["native"] == links["haproxy"] == ("thread",)
     assert links["python"] == ("thread", "stream-thread", "answer")
-    assert links["node"] == ("thread", "stream-loop")
+    assert links["node"] == ("thread", "stream-loop", "stream-dispatch")
     assert [manifest.name for manifest in Manifests.load() if manifest.goid] == ["go"]
 
 
