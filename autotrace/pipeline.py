@@ -47,7 +47,7 @@ _SERVER: Final = Role.SERVER
 _HELD_MAX = 16_384
 """How many spans may wait to know their trace. Over that, no parent is waited for any more."""
 
-_SLICE: Final = 8
+_SLICE: Final = 4
 """Records that are handled before others may have the CPU. Without that they get it at the kernel's next tick, up
 to 4 ms later, and their slowest requests are that much slower."""
 
