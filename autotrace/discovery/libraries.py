@@ -105,6 +105,8 @@ class LibraryFinder:
         self._patterns = patterns
         self._cache = Cache(cache) if cache is not None else None
         self._known: dict[tuple[FileId, str], list[_Found]] = {}
+        # A process is looked at again and again, and has the same files mapped as the one before.
+        self._wanted_by_path: dict[tuple[str, bool], list[Library]] = {}
 
     def find(self, pid: int) -> list[Use]:
         """The libraries that a process has mapped. Raises OSError if it is gone or may not be looked at."""
@@ -134,12 +136,19 @@ class LibraryFinder:
 
     def _wanted(self, path: str, is_executable: bool) -> list[Library]:
         """Which of the libraries a file may be, or have inside."""
-        return [
-            library
-            for library in self._libraries
-            if (is_executable or library.is_file(path) or library.may_be_inside(path))
-            and fnmatchcase(path, self._patterns[library.kind])
-        ]
+        key = (path, is_executable)
+        wanted = self._wanted_by_path.get(key)
+        if wanted is None:
+            wanted = [
+                library
+                for library in self._libraries
+                if (is_executable or library.is_file(path) or library.may_be_inside(path))
+                and fnmatchcase(path, self._patterns[library.kind])
+            ]
+            if len(self._wanted_by_path) >= _CACHED_MAX:
+                self._wanted_by_path.clear()
+            self._wanted_by_path[key] = wanted
+        return wanted
 
     def _look_into(
         self, wanted: list[Library], opened: str, root: str, path: str, is_executable: bool

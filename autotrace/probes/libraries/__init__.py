@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from autotrace.probes.table import Table, read_table
 
@@ -80,7 +80,7 @@ def load(directory: Path | None = None) -> tuple[Library, ...]:
 
 
 def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    base = PurePath(path).name
+    base = path.rpartition("/")[2]
     return any(fnmatchcase(base, pattern) for pattern in patterns)
 
 
