@@ -53,8 +53,8 @@ _TICK_NS = 1_000_000_000
 _BATCH_BYTES = 64 << 10
 """Of the ring, that are handled before the clock is looked at."""
 _PIECE_BYTES = 4 << 10
-"""Of the ring, that are copied at once: it is not left for others meanwhile, and 64 KiB take half a millisecond of a
-slow CPU."""
+"""Of the ring, that are copied at once. Nobody else gets the CPU meanwhile, and 64 KiB take half a millisecond of a
+slow one."""
 _NICE = 5
 """What shares a CPU with the agent gets three times its share (sched(7)): the watched services come first."""
 _NS = 1_000_000_000
@@ -212,7 +212,7 @@ class Agent:
         }
 
     def _work_off(self, most: int) -> None:
-        """Handle the next `most` bytes of the ring."""
+        """Handle what has gathered in the ring, about `most` bytes of it."""
         assert self._source is not None
         for _ in range(most // _PIECE_BYTES):
             records = self._source.take(_PIECE_BYTES)
