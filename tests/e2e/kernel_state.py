@@ -1,14 +1,17 @@
-"""What the kernel side of a running agent holds, seen from outside by bpftool."""
+"""The hooks that are in use, and what the kernel side of a running agent holds, seen from outside by bpftool."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from autotrace.kernel.source import attach, spec
 
 
 def _maps_of(pid: int) -> set[int]:
@@ -62,3 +65,13 @@ def bpf_descriptors(pid: int) -> Counter[str]:
         with suppress(FileNotFoundError):  # it was closed meanwhile
             names.append(str(entry.readlink()))
     return Counter(name for name in names if "bpf" in name or "perf_event" in name)
+
+
+def flavour_in_use() -> str:
+    """The flavour that this run of the tests is about, or else the best."""
+    wanted = os.environ.get("AUTOTRACE_HOOKS", "auto")
+    if wanted != "auto":
+        return wanted
+    source = attach(wanted, spec)
+    source.close()
+    return source.flavour

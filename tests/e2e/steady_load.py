@@ -39,6 +39,11 @@ class SteadyLoad:
         except BaseException as failure:
             self._failure.append(failure)
 
+    @property
+    def answered(self) -> int:
+        """How many requests have been answered."""
+        return len(self._sent)
+
     def check(self) -> None:
         """Every request was answered, and rightly."""
         assert not self._failure, self._failure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from harness import SERVICES, Traced, cli, drive, free_ports, listening, log_entries, wait_for
-from kernel_state import bpf_descriptors, loaded
+from kernel_state import bpf_descriptors, flavour_in_use, loaded
 
 from autotrace.errors import AutotraceError
 from autotrace.kernel.source import FLAVOURS, attach, spec
@@ -25,13 +24,6 @@ int zz_cannot_attach(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 """
-
-
-def flavour_in_use() -> str:
-    """The flavour that this run of the tests is about, or else the best."""
-    source = attach(os.environ.get("AUTOTRACE_HOOKS", "auto"), spec)
-    source.close()
-    return source.flavour
 
 
 @pytest.fixture
