@@ -344,7 +344,8 @@ class Object:
         try:
             self._ring = Ring(self.map_fd("events"), self.max_entries("events"))
         except OSError as error:
-            raise AutotraceError(f"the ring buffer could not be mapped: {error}") from error
+            reason = errno_name(error.errno or 0)
+            raise AutotraceError(f"the ring buffer could not be mapped: {reason}") from error
         return self._ring
 
     # --- maps and commands ----------------------------------------------------------------------------------
