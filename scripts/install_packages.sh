@@ -99,7 +99,9 @@ done
 mapfile -t absent < <(missing nginx-common haproxy)
 available=()
 for package in "${optional[@]}"; do
-	if apt-cache policy "$package" | grep -q 'Candidate: [^(]'; then
+	# Not through a pipe: one that grep -q closes early is a failure of apt-cache.
+	policies=$(apt-cache policy "$package")
+	if [[ $policies =~ Candidate:\ [^\(] ]]; then
 		available+=("$package")
 	else
 		echo "There is no package $package here; going on without it."
