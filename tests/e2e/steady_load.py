@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from harness import drive, log_entries
+from harness import drive, log_entries, wait_for
 
 
 class SteadyLoad:
@@ -26,9 +26,12 @@ class SteadyLoad:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
+        if kind is None and not self._failure:
+            # It logs a request after it has answered, and may be ended next.
+            wait_for(lambda: len(log_entries(self._log)) >= len(self._sent), "the server's log")
 
     def _run(self) -> None:
         try:
