@@ -142,16 +142,27 @@ static __always_inline struct conn *find_conn(struct sock *sk)
 	return bpf_map_lookup_elem(&conns, &key);
 }
 
-/* An id that no other connection has had; 0 if there is none. */
+#define FRESH_ID_TRIES 4
+
+/* An id that no other connection has had; 0 if there is none. Another thread's program may come between any two steps of
+ * this one (preempt=full), and kernels before 5.12 have no addition that tells what it made: a number is taken only if
+ * nobody has added since it was last looked at. */
 static __always_inline __u64 fresh_id(void)
 {
 	__u32 zero = 0;
-	__u64 *id = bpf_map_lookup_elem(&next_id, &zero);
+	volatile __u64 *id = bpf_map_lookup_elem(&next_id, &zero);
+	__u64 before;
 
 	if (!id)
 		return 0;
-	*id += 1;
-	return *id << 12 | (bpf_get_smp_processor_id() & 0xfff);
+#pragma unroll
+	for (int i = 0; i < FRESH_ID_TRIES; i++) {
+		before = *id;
+		__sync_fetch_and_add(id, 1);
+		if (*id == before + 1)
+			return (before + 1) << 12 | (bpf_get_smp_processor_id() & 0xfff);
+	}
+	return 0;
 }
 
 /* A function of its own, and put together in a slot, for the sake of the stack: see add_thread. */

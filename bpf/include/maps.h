@@ -354,12 +354,13 @@ const volatile __u32 head_size = 4096;	      /* bytes captured of a turn's head;
 const volatile __u32 wakeup_bytes = 64 << 10; /* unread bytes in the ring that wake user space early */
 const volatile __u32 report_execs = 0;	      /* report every exec, so that user space can select by rule */
 
+/* In one step: an interrupt's program, or another thread's (preempt=full), may count the same meanwhile. */
 static __always_inline void count(__u32 which)
 {
 	__u64 *value = bpf_map_lookup_elem(&counters, &which);
 
 	if (value)
-		*value += 1;
+		__sync_fetch_and_add(value, 1);
 }
 
 /* User space looks at the ring by the clock; it is woken only when much has gathered, and not again before as much
