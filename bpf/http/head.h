@@ -8,7 +8,9 @@
 
 #include "../include/maps.h"
 
-#define HEAD_STEPS 256 /* pairs of words, and lines, that are looked at: enough for a head of 3 KiB */
+#define HEAD_STEPS 32 /* pairs of words, and lines, that are looked at in a round */
+#define HEAD_ROUNDS 8 /* enough for a head of 3 KiB */
+#define HEAD_GOES_ON (~0U)
 
 #define NEW_LINES 0x0a0a0a0a0a0a0a0aULL
 #define LOW_BITS 0x0101010101010101ULL
@@ -109,7 +111,7 @@ static __always_inline bool cuts_field(const struct scratch *scratch, __u64 posi
 }
 
 /* A line of a head ends in the scratch data before `at`, at stream position `end`. Returns whether the head ends
- * with it. A function of its own, as read_head, for the verifier's sake: see iov.h. */
+ * with it. A function of its own for the verifier's sake: see iov.h. */
 __noinline int line_ends(__u32 slot, __u32 at, __u32 length, __u64 end)
 {
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
@@ -128,9 +130,9 @@ __noinline int line_ends(__u32 slot, __u32 at, __u32 length, __u64 end)
 	return 0;
 }
 
-/* Read on in the head of which the scratch data has the next `length` bytes, the first with stream position
- * `position`. Returns how many of them belong to it, if it ends among them; else 0. */
-__noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
+/* HEAD_STEPS of what `read_head` does, from `scratch->at` on; HEAD_GOES_ON if more are to be done. A function of its
+ * own: the verifier goes through each round of a loop, but only once through this one. */
+__noinline __u32 read_lines(__u32 slot, __u64 position, __u32 length)
 {
 	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
 	__u64 at, end = length, feeds, later_feeds;
@@ -138,7 +140,6 @@ __noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
 
 	if (!scratch)
 		return 0;
-	scratch->at = 0;
 	for (__u64 i = 0; i < HEAD_STEPS; i++) {
 		/* From memory: so the verifier does not follow its value through every step. */
 		at = *(volatile __u64 *)&scratch->at;
@@ -161,6 +162,21 @@ __noinline __u32 read_head(__u32 slot, __u64 position, __u32 length)
 			scratch->head.line = position + at;
 		else if (line_ends(slot, at, length, position + at))
 			return at;
+	}
+	return HEAD_GOES_ON;
+}
+
+/* Read on in the head, known so far to `scratch->head`, of which the scratch data has the next `length` bytes, the first
+ * with stream position `position`. Returns how many of them belong to it, if it ends among them; else 0. */
+static __always_inline __u32 read_head(struct scratch *scratch, __u32 slot, __u64 position, __u32 length)
+{
+	__u32 end;
+
+	scratch->at = 0;
+	for (__u32 i = 0; i < HEAD_ROUNDS; i++) {
+		end = read_lines(slot, position, length);
+		if (end != HEAD_GOES_ON)
+			return end;
 	}
 	return 0;
 }

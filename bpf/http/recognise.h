@@ -12,6 +12,7 @@ enum message_start {
 	START_RESPONSE,
 };
 
+#define HTTP ('H' | 'T' << 8 | 'T' << 16 | 'P' << 24) /* as a little-endian word */
 #define METHOD_MAX 18	  /* UPDATEREDIRECTREF, the longest one registered, and the space behind it */
 #define RECOGNISE_LOOK 24 /* bytes that tell enough */
 
@@ -37,23 +38,34 @@ static __always_inline bool begins_target(__u8 c, const __u8 *method)
 	return c == '/' || c == ' ' || c == 'h' || c == 'H' || (c == '*' && method[0] == 'O');
 }
 
-/* A method is a token (RFC 9110 section 9.1), in practice of capital letters; a status line starts with
- * "HTTP/1." (RFC 9112 section 4). Too few bytes to tell are believed if they could become either. */
-static __always_inline enum message_start recognise(const __u8 *data, __u32 length)
+/* A method is a token (RFC 9110 section 9.1), in practice of capital letters. Too few bytes to tell are believed if
+ * they could become a request. A function of its own for the verifier's sake: see iov.h. */
+__noinline bool begins_request(__u32 slot, __u32 length)
 {
-	if (length >= 5 && data[0] == 'H' && data[1] == 'T' && data[2] == 'T' && data[3] == 'P' &&
-	    data[4] == '/')
-		return START_RESPONSE;
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	const __u8 *data;
+
+	if (!scratch)
+		return 0;
+	data = scratch->data;
 	for (__u32 i = 0; i < METHOD_MAX; i++) {
 		if (i == length)
-			return i ? START_REQUEST : START_NONE;
+			return i != 0;
 		if (data[i] == ' ')
-			return i > 2 && (i + 1 == length || begins_target(data[i + 1], data)) ? START_REQUEST
-											      : START_NONE;
+			return i > 2 && (i + 1 == length || begins_target(data[i + 1], data));
 		if (!upper(data[i]) && (data[i] != '-' || i < 3))
-			return START_NONE;
+			return 0;
 	}
-	return START_NONE;
+	return 0;
+}
+
+/* What begins with the `length` bytes in `scratch`, which is slot `slot`. A status line starts with "HTTP/1." (RFC
+ * 9112 section 4); fewer bytes of it pass for a request. */
+static __always_inline enum message_start recognise(const struct scratch *scratch, __u32 slot, __u32 length)
+{
+	if (length >= 5 && *(const __u32 *)scratch->data == HTTP && scratch->data[4] == '/')
+		return START_RESPONSE;
+	return begins_request(slot, length) ? START_REQUEST : START_NONE;
 }
 
 #endif

@@ -86,7 +86,7 @@ static __always_inline __u32 without_body(struct conn *conn, struct scratch *scr
 	if (!conn->in_head[direction])
 		return 0;
 	scratch->head = *head;
-	end = read_head(slot, from, length);
+	end = read_head(scratch, slot, from, length);
 	if (!end && length < window)
 		return 0; /* these bytes are read again, with more */
 	*head = scratch->head;
@@ -230,7 +230,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 			length = copy_bytes(bytes, 0, RECOGNISE_LOOK, slot);
 			if (!length)
 				return 0;
-			if (length >= 5 && recognise(scratch->data, length) != START_NONE) {
+			if (length >= 5 && recognise(scratch, slot, length) != START_NONE) {
 				conn->turn_start[direction] = position;
 				conn->skip[direction] = 0;
 				window_end = position + head_size;
@@ -253,7 +253,7 @@ __noinline int capture_described(__u64 key, __u32 slot)
 		if (begun)
 			return begun;
 	}
-	start = recognise(scratch->data, length);
+	start = recognise(scratch, slot, length);
 	if (start == START_REQUEST && length > CONNECT_LOOK)
 		conn->asks_tunnel = is_connect(scratch->data);
 	if (conn->protocol == PROTOCOL_UNKNOWN) {

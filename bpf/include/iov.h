@@ -11,6 +11,7 @@
 
 #define IOV_PIECES 64 /* what is copied of one call; nginx writes at most 64 at once */
 #define IOV_MAX 256   /* what is counted of one call; the kernel takes up to 1024 (UIO_MAXIOV) */
+#define TAIL_PIECES 9 /* that are looked at for a call's last bytes; all but two of them may be empty */
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
 {
@@ -51,9 +52,9 @@ __noinline __u64 mmsg_total(__u64 array, __s64 messages)
 	return total;
 }
 
-static __always_inline bool read_piece(struct iovec *piece, __u64 base, __u32 i)
+static __always_inline bool read_piece(struct iovec *piece, __u64 base, __s64 i)
 {
-	void *from = (void *)(base + i * sizeof(*piece));
+	void *from = (void *)(base + i * (__s64)sizeof(*piece));
 
 	/* The array is the program's own, or the kernel's copy of it: kernel addresses have the top bit set. */
 	if ((__s64)base < 0 ? bpf_probe_read_kernel(piece, sizeof(*piece), from)
@@ -146,7 +147,7 @@ static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 sk
 
 /* `tail` with the last `n` bytes that end at `end` joined to it. The newest byte stands highest (little-endian),
  * so that in memory the bytes are in stream order. */
-static __always_inline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
+__noinline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
 {
 	__u64 last = 0;
 
@@ -159,21 +160,38 @@ static __always_inline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
 	return n == AT_TAIL_MAX ? last : last << (8 * (AT_TAIL_MAX - n)) | tail >> (8 * n);
 }
 
-/* `tail` with the first `length` bytes of an array of pieces joined to it: of the last two pieces that hold some,
- * which is where the end of a chunked body stands. Bytes before these are not known then, and are 0. */
-__noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 pieces, __u64 length)
+/* The piece in which byte `length` of an array of pieces stands, counted from 1; in the upper half how many bytes of it
+ * come before and with that one. 0 if the array ends before, or is too long to tell. */
+__noinline __u64 piece_at(__u64 base, __u64 pieces, __u64 length)
 {
-	struct iovec piece, before = {};
-	__u64 left = length;
+	struct iovec piece;
 
 	for (__u32 i = 0; i < IOV_MAX && i < pieces; i++) {
 		if (!read_piece(&piece, base, i))
 			return 0;
-		if (piece.iov_len >= left)
+		if (piece.iov_len >= length)
+			return (i + 1) | length << 32;
+		length -= piece.iov_len;
+	}
+	return 0;
+}
+
+/* `tail` with the bytes of an array of pieces joined to it, `length` in all, of which the last stands where `piece_at`
+ * has found it: those of the last two pieces that hold some, which is where the end of a chunked body stands. Bytes
+ * before these are not known then, and are 0. */
+__noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 found, __u64 length)
+{
+	struct iovec piece, before = {};
+	__u32 number = found;
+	__u64 left = found >> 32;
+
+	if (!read_piece(&piece, base, number - 1))
+		return 0;
+	for (__u32 i = 2; i <= TAIL_PIECES && i <= number; i++) {
+		if (!read_piece(&before, base, number - i))
+			return 0;
+		if (before.iov_len)
 			break;
-		if (piece.iov_len)
-			before = piece;
-		left -= piece.iov_len;
 	}
 	if (before.iov_len + left < length)
 		tail = 0;
@@ -185,16 +203,18 @@ __noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 pieces, __u64 length)
  * what of the call counts (a read may fill less than its buffer). */
 static __always_inline void keep_tail(struct at_reach *reach, const struct user_bytes *bytes, __u64 length)
 {
-	__u64 tail;
+	__u64 tail, found = bytes->base;
 
+	if (bytes->pieces)
+		found = piece_at(bytes->base, bytes->pieces, length + bytes->skip);
 	/* The last bytes lie in a later piece, or a later message, than is walked; or not in user memory at all. */
-	if (bytes->pieces ? pieces_length(bytes->base, bytes->pieces) < length + bytes->skip : !bytes->base) {
+	if (!found) {
 		reach->tail_len = 0;
 		return;
 	}
 	__builtin_memcpy(&tail, reach->tail, sizeof(tail));
 	if (bytes->pieces)
-		tail = pieces_tail(tail, bytes->base, bytes->pieces, length + bytes->skip);
+		tail = pieces_tail(tail, bytes->base, found, length + bytes->skip);
 	else
 		tail = join_tail(tail, bytes->base + length, length);
 	__builtin_memcpy(reach->tail, &tail, sizeof(tail));

@@ -68,7 +68,7 @@ __noinline __u64 pieces_back(__u64 base, __u64 wanted)
 	struct iovec piece;
 
 	for (__u32 i = 1; i <= IOV_PIECES; i++) {
-		if (!read_piece(&piece, base - i * sizeof(piece), 0))
+		if (!read_piece(&piece, base, -(__s64)i))
 			return 0;
 		if (piece.iov_len >= wanted)
 			return i | (piece.iov_len - wanted) << 32;

@@ -61,7 +61,7 @@ def test_attached_and_detached_many_times(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120 + 30 * CYCLES)
 def test_hooks_of_programs_that_are_loaded_once(tmp_path: Path) -> None:
-    """As above without loading, in which a guest spends half a minute each time."""
+    """As above without the agent, whose start takes a guest ten seconds."""
     (port,) = free_ports(1)
     log = tmp_path / "log"
     me = os.getpid()
