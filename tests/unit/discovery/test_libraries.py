@@ -59,7 +59,7 @@ def test_openssl_of_a_process(private_openssl: Any, tmp_path: Path) -> None:
 
 
 def fail(*_arguments: object) -> Any:
-    raise AssertionError("the file was searched")
+    raise AssertionError("it was looked at once more")
 
 
 def test_what_was_found_is_remembered(
@@ -72,6 +72,16 @@ def test_what_was_found_is_remembered(
     monkeypatch.setattr("symbols.image.dynamic_symbols", fail)
     assert at_a_start_of_the_agent() == [first]
     assert (tmp_path / "made" / "cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_a_path_tells_is_remembered(
+    private_openssl: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is looked at once more has the same files mapped: hundreds, of which one or two matter."""
+    only = finder(f"{tmp_path}/*")
+    first = only.find(private_openssl.pid)
+    monkeypatch.setattr("autotrace.discovery.libraries.fnmatchcase", fail)
+    assert only.find(private_openssl.pid) == first
 
 
 @pytest.mark.parametrize("state", ["no directory", "open to all", "damaged"])
