@@ -88,16 +88,14 @@ def _wait_for_more(file: Path, lines: int) -> None:
     wait_for(lambda: file.read_bytes().count(b"\n") >= end, f"{lines} more requests")
 
 
-def _wait_until_settled(file: Path) -> None:
-    """Until what the agent writes has not grown for a second."""
-    sizes = [-1]
+def _wait_until_accounted(agent: Traced, log: Path) -> None:
+    """Until the agent's books have every request of the log: then it is done with what was in the ring."""
 
-    def settled() -> bool:
-        time.sleep(1)
-        sizes.append(file.stat().st_size)
-        return sizes[-1] == sizes[-2]
+    def accounted() -> bool:
+        books = agent.status().get("ledger", {}).get("exchanges", {})
+        return bool(books) and books["seen"] == len(log_entries(log)) and not books["in_flight"]
 
-    wait_for(settled, "the agent to be done")
+    wait_for(accounted, "every request to be accounted for")
 
 
 @pytest.mark.core
@@ -116,7 +114,7 @@ def test_an_agent_that_cannot_run_for_a_while(tmp_path: Path) -> None:
                 _wait_for_more(log, 400)
                 os.kill(agent.process.pid, signal.SIGCONT)
                 _wait_for_more(log, 200)
-        _wait_until_settled(agent.json)
+        _wait_until_accounted(agent, log)
         _drive_gently(port, after)
         result = agent.finish()
     _check_against_the_log(result, log)
