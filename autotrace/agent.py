@@ -282,6 +282,7 @@ class Agent:
         if self._libraries is not None and (gone := self._libraries.take_gone()):
             self._source.forget_sessions(gone)
         self._source.release_late_calls()
+        self._source.follow_unread_memory(counters)
         self._watched = [self._processes.get(pid) for pid in sorted(self._source.watched())]
         self._connections = self._pipeline.connections
         if self._config.ports and not self._stopping.is_set():

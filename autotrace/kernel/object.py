@@ -39,6 +39,8 @@ _CONTROL = "control"
 _LATE_CALLS = "late_call_exits"
 _IN_LATE_CALL = "in_late_call"
 _UPROBE = "uprobe"
+_SEND_ENDS = "tcp_send_ends"
+_FEXIT_SEND = "fexit/tcp_sendmsg"
 _NOT_FROM_START = frozenset({_CONTROL, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
 SHARED_MAPS = (
     "conns",
@@ -111,6 +113,7 @@ class Object:
         self._ring: Ring | None = None
         self._sweep_link: int | None = None
         self._left_out: set[str] = set()
+        self._send_ends_link = 0
         self._program_fds: list[int] = []
         offsets = _checked_constants(spec)
         self._object = self._bpf.bpf_object__open_file(os.fsencode(spec.path), None)
@@ -247,12 +250,31 @@ class Object:
                 if name in TRACEPOINTS:
                     for tracepoint in existing(TRACEPOINTS[name]):
                         self._links.append(self._attach_to_call(name, tracepoint))
+                elif self._section(name) == _FEXIT_SEND:
+                    self.attach_send_ends()
                 else:
-                    link = self._bpf.bpf_program__attach(self._program(name))
-                    self._links.append(self._checked_link(name, link))
+                    self._links.append(self._attach(name))
         except BaseException:
             self.detach()
             raise
+
+    def _attach(self, name: str) -> int:
+        return self._checked_link(name, self._bpf.bpf_program__attach(self._program(name)))
+
+    @property
+    def sees_send_ends(self) -> bool:
+        """Whether a program that can be done without runs at the end of each of TCP's sends."""
+        return bool(self._send_ends_link)
+
+    def attach_send_ends(self) -> None:
+        """Attach that program again. Raises AutotraceError."""
+        self._send_ends_link = self._attach(_SEND_ENDS)
+
+    def detach_send_ends(self) -> None:
+        """Detach it."""
+        if self._send_ends_link:
+            self._bpf.bpf_link__destroy(self._send_ends_link)
+            self._send_ends_link = 0
 
     def attach_late_calls(self) -> None:
         """Attach the program for the calls of `in_late_calls`."""
@@ -321,6 +343,7 @@ class Object:
         The kernel waits for a grace period at each tracepoint, one after the other: this takes a second.
         """
         self.detach_late_calls()
+        self.detach_send_ends()
         while self._links:
             self._bpf.bpf_link__destroy(self._links.pop())
 

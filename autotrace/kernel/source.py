@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from autotrace import abi
@@ -23,6 +24,9 @@ do not see."""
 WAKEUP_BYTES = 64 << 10
 """Unread bytes in the ring that wake the agent before its time. Fewer: more wake-ups for the same records. More: it
 works in longer stretches, which a program that shares its CPU feels."""
+
+UNREAD_NONE = 1000
+"""Records without memory that could not be read when a send began, after which no more of it is expected."""
 
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
@@ -100,6 +104,8 @@ class Source:
         self._what = what
         self._libraries: dict[str, Object] = {}
         self._failed_commands = 0
+        self._read_faults = self._sent_then = 0
+        self._left_send_ends = False
         self._object = Object(what)
         try:
             self._ring = self._object.open_ring()
@@ -133,6 +139,27 @@ class Source:
         self._in_late_calls = {thread for thread in still if thread[1] in watched}
         if not self._in_late_calls:
             self._object.detach_late_calls()
+
+    def follow_unread_memory(self, counters: dict[str, int]) -> None:
+        """Look at the ends of TCP's sends while that is of use, with fentry. To be called every second or so, with
+        what `counters` gave.
+
+        fentry counts a send when it begins; its end matters where memory could not be read by then, for it was
+        never touched. That is what programs begin with. Once UNREAD_NONE records have come without, the ends are
+        left alone, which saves a quarter of all runs; if there is such memory after all, what was sent from it
+        until now is missing, and the ends are looked at for good.
+        """
+        faults, sent = counters["read_faults"], counters["sent"]
+        if faults != self._read_faults:
+            self._read_faults, self._sent_then = faults, sent
+            if self._left_send_ends and not self._object.sees_send_ends:
+                with suppress(AutotraceError):  # it could be attached before
+                    self._object.attach_send_ends()
+        elif (
+            self._object.sees_send_ends and not self._left_send_ends and sent - self._sent_then >= UNREAD_NONE
+        ):
+            self._left_send_ends = True
+            self._object.detach_send_ends()
 
     def watched(self) -> set[int]:
         """The processes that are watched now."""

@@ -37,6 +37,8 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 		/* Cleared first: if that side moves meanwhile, it is told again. */
 		conn->dirty[!direction] = 0;
 		event->other = conn->reach[!direction];
+		if (direction == AT_RX)
+			withhold_tail(conn, &event->other);
 	}
 	length &= 2 * AT_DATA_MAX - 1;
 	if (length > AT_DATA_MAX)
@@ -366,6 +368,12 @@ static __always_inline void moved(struct conn *conn, __u32 direction, __u64 end,
 
 	reach->last_ts = now;
 	reach->end = end;
+	if (direction == AT_TX) {
+		/* Were there others in between, whose bytes were not seen? */
+		if (conn->sent_ahead != end - bytes->length)
+			reach->tail_len = 0;
+		conn->sent_ahead = end;
+	}
 	if (conn->protocol != PROTOCOL_HTTP1)
 		return;
 	if (wants_tail(conn, direction, end))

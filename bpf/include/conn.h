@@ -107,6 +107,29 @@ static __always_inline __u64 received_position(const struct conn *conn, const st
 	return end == expected + 1 ? expected : end;
 }
 
+/* What was sent by calls that were counted when they began, or were not seen, or are not over yet. */
+static __always_inline void catch_up(struct conn *conn, const struct standing *standing)
+{
+	struct at_reach *reach = &conn->reach[AT_TX];
+	__u64 end;
+
+	if (conn->tls)
+		return;
+	end = sent_position(conn, standing);
+	if (end <= reach->end)
+		return;
+	reach->end = end;
+	if (!reach->last_ts)
+		reach->last_ts = bpf_ktime_get_ns();
+}
+
+/* `reach` says how far this end has sent: does its tail end there? */
+static __always_inline void withhold_tail(const struct conn *conn, struct at_reach *reach)
+{
+	if (reach->end != conn->sent_ahead)
+		reach->tail_len = 0;
+}
+
 /* Away from 0, so that going back by a few bytes never wraps. */
 static __always_inline void start_positions(struct conn *conn, struct sock *sk)
 {
@@ -224,6 +247,7 @@ static __always_inline void describe(struct at_conn_event *event, const struct c
 	event->opened = conn->opened;
 	event->rx = conn->reach[AT_RX];
 	event->tx = conn->reach[AT_TX];
+	withhold_tail(conn, &event->tx);
 	event->netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
 	if (conn->family == AF_UNIX) {
 		struct sock *peer = BPF_CORE_READ((struct unix_sock *)sk, peer);
@@ -311,6 +335,8 @@ static __always_inline void send_progress(struct conn *conn, __u32 direction)
 	event->h.pid = conn->pid;
 	event->h.tid = 0;
 	event->reach = conn->reach[direction & 1];
+	if (direction == AT_TX)
+		withhold_tail(conn, &event->reach);
 	event->direction = direction;
 	event->pad = 0;
 	bpf_ringbuf_submit(event, wakeup);

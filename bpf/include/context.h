@@ -30,16 +30,29 @@ static __always_inline struct thread *known_thread(void)
 	return may_be_watched(pid_tgid >> 32) ? bpf_map_lookup_elem(&threads, &tid) : 0;
 }
 
-/* A function of its own for the sake of its stack: 512 bytes are all that a chain of calls has. */
+/* A function of its own, and put together in a slot, for the sake of the stack: 512 bytes are all that a chain of calls
+ * has. */
 __noinline int add_thread(__u32 tid)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct thread fresh = {.of_kernel = BPF_CORE_READ(task, flags) & PF_IO_WORKER};
+	__u32 slot = free_slot();
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	struct thread *fresh;
+	bool full;
 
-	if (!bpf_map_update_elem(&threads, &tid, &fresh, BPF_ANY))
-		return 1;
-	count(AT_THREADS_FULL);
-	return 0;
+	if (!scratch) {
+		count(AT_THREADS_FULL);
+		return 0;
+	}
+	scratch->taken = 1;
+	fresh = (struct thread *)scratch->data;
+	__builtin_memset(fresh, 0, sizeof(*fresh));
+	fresh->of_kernel = BPF_CORE_READ(task, flags) & PF_IO_WORKER;
+	full = bpf_map_update_elem(&threads, &tid, fresh, BPF_ANY);
+	scratch->taken = 0;
+	if (full)
+		count(AT_THREADS_FULL);
+	return !full;
 }
 
 static __always_inline struct thread *current_thread(void)

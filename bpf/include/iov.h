@@ -9,9 +9,10 @@
  * each of them once by itself (a "global" function), not again for every way that leads to it, and kernels before
  * 5.12 accept them. */
 
-#define IOV_PIECES 64 /* what is copied of one call; nginx writes at most 64 at once */
-#define IOV_MAX 256   /* what is counted of one call; the kernel takes up to 1024 (UIO_MAXIOV) */
-#define TAIL_PIECES 9 /* that are looked at for a call's last bytes; all but two of them may be empty */
+#define IOV_PIECES 64	/* what is copied of one call; nginx writes at most 64 at once */
+#define IOV_MAX 256	/* what is counted of one call */
+#define UIO_MAXIOV 1024 /* what the kernel takes of one call (include/uapi/linux/uio.h) */
+#define TAIL_PIECES 9	/* that are looked at for a call's last bytes; all but two of them may be empty */
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
 {
@@ -145,6 +146,8 @@ static __always_inline __u32 copy_bytes(const struct user_bytes *bytes, __u64 sk
 	return copy_buffer(bytes->base + skip, 0, room, slot);
 }
 
+#define UNREAD_TAIL (~0ULL) /* bytes that nothing ends with: they could not be read */
+
 /* `tail` with the last `n` bytes that end at `end` joined to it. The newest byte stands highest (little-endian),
  * so that in memory the bytes are in stream order. */
 __noinline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
@@ -155,8 +158,10 @@ __noinline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
 		return tail;
 	if (n > AT_TAIL_MAX)
 		n = AT_TAIL_MAX;
-	if (bpf_probe_read_user(&last, n, (void *)(end - n)))
-		return tail;
+	if (bpf_probe_read_user(&last, n, (void *)(end - n))) {
+		count(AT_READ_FAULTS);
+		return UNREAD_TAIL;
+	}
 	return n == AT_TAIL_MAX ? last : last << (8 * (AT_TAIL_MAX - n)) | tail >> (8 * n);
 }
 
@@ -186,22 +191,24 @@ __noinline __u64 pieces_tail(__u64 tail, __u64 base, __u64 found, __u64 length)
 	__u64 left = found >> 32;
 
 	if (!read_piece(&piece, base, number - 1))
-		return 0;
+		return UNREAD_TAIL;
 	for (__u32 i = 2; i <= TAIL_PIECES && i <= number; i++) {
 		if (!read_piece(&before, base, number - i))
-			return 0;
+			return UNREAD_TAIL;
 		if (before.iov_len)
 			break;
 	}
 	if (before.iov_len + left < length)
 		tail = 0;
 	tail = join_tail(tail, (__u64)before.iov_base + before.iov_len, before.iov_len);
+	if (tail == UNREAD_TAIL)
+		return tail;
 	return join_tail(tail, (__u64)piece.iov_base + left, left);
 }
 
 /* Keep the last bytes of a call that was not copied whole: they tell the end of a chunked body. `length` is
- * what of the call counts (a read may fill less than its buffer). */
-static __always_inline void keep_tail(struct at_reach *reach, const struct user_bytes *bytes, __u64 length)
+ * what of the call counts (a read may fill less than its buffer). Returns 0 if they cannot be read. */
+static __always_inline bool keep_tail(struct at_reach *reach, const struct user_bytes *bytes, __u64 length)
 {
 	__u64 tail, found = bytes->base;
 
@@ -210,16 +217,21 @@ static __always_inline void keep_tail(struct at_reach *reach, const struct user_
 	/* The last bytes lie in a later piece, or a later message, than is walked; or not in user memory at all. */
 	if (!found) {
 		reach->tail_len = 0;
-		return;
+		return 1;
 	}
 	__builtin_memcpy(&tail, reach->tail, sizeof(tail));
 	if (bytes->pieces)
 		tail = pieces_tail(tail, bytes->base, found, length + bytes->skip);
 	else
 		tail = join_tail(tail, bytes->base + length, length);
+	if (tail == UNREAD_TAIL) {
+		reach->tail_len = 0;
+		return 0;
+	}
 	__builtin_memcpy(reach->tail, &tail, sizeof(tail));
 	length += reach->tail_len;
 	reach->tail_len = length < AT_TAIL_MAX ? length : AT_TAIL_MAX;
+	return 1;
 }
 
 #endif

@@ -56,6 +56,7 @@ struct conn {
 	__u8 settings;		 /* the same of the header of a server's first frame, its SETTINGS */
 	__u8 settings_length[2]; /* the low bytes of that frame's length, as far as they have come */
 	__u8 pad[1];
+	__u64 sent_ahead; /* how far the sends that have begun go if all is taken; the tail of what was sent ends there */
 	__u32 heard; /* TLS: copied_seq when this end began to send last; until it has, when it was first seen */
 	__u64 ssl;   /* the TLS session next to the socket, once that is known */
 	__u64 inner; /* the one whose TLS records are the plaintext of that, once it is known */
@@ -74,6 +75,25 @@ struct tls_call {
 	__u8 captured;
 	__u8 outer;  /* what it calls of the library for the same session is part of it */
 	__u8 nested; /* it was made out of a call for another session, which is in `tls_callers` */
+};
+
+/* The memory of one read or write call, as one range of bytes: one buffer (pieces is 0), or an array of struct
+ * iovec. See iov.h. */
+struct user_bytes {
+	__u64 base;
+	__u64 length; /* of the buffer; of an array it is found by pieces_length(), if not known otherwise */
+	__u64 pieces;
+	__u64 skip; /* bytes of the array that come before the first */
+};
+
+/* fentry: a send whose last bytes tell something, and that was counted when it began. They are others if it is cut. */
+struct ahead {
+	__u64 sk; /* 0: there is none */
+	__u64 position;
+	struct user_bytes bytes;
+	__u8 tail[AT_TAIL_MAX]; /* of what was sent before */
+	__u32 tail_len;
+	__u32 pad;
 };
 
 struct thread {
@@ -110,6 +130,7 @@ struct thread {
 	__u32 http2_run;     /* the run that these belong to */
 	__u32 tls_run;	     /* the run that the four of TLS belong to */
 	__u32 of_kernel;     /* io_uring's: it works for whichever thread of its process asked */
+	struct ahead ahead;
 };
 
 #define SEVERAL 1
@@ -239,15 +260,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } next_id SEC(".maps");
-
-/* The memory of one read or write call, as one range of bytes: one buffer (pieces is 0), or an array of struct
- * iovec. See iov.h. */
-struct user_bytes {
-	__u64 base;
-	__u64 length; /* of the buffer; of an array it is found by pieces_length(), if not known otherwise */
-	__u64 pieces;
-	__u64 skip; /* bytes of the array that come before the first */
-};
 
 /* A chunk that is put together, and what it is made of. Twice the room for data, so that the verifier sees that a
  * bounded offset plus a bounded length stays inside. */

@@ -17,6 +17,7 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 {
 	struct conn *conn = ctx->value;
 	__u64 *key = ctx->key, now = bpf_ktime_get_ns();
+	struct standing standing;
 
 	if (!conn || !key)
 		return 0;
@@ -32,8 +33,11 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 	}
 	if (conn->dirty[AT_RX] && now - conn->reach[AT_RX].last_ts > SWEEP_QUIET_NS)
 		send_progress(conn, AT_RX);
-	if (conn->dirty[AT_TX] && now - conn->reach[AT_TX].last_ts > SWEEP_QUIET_NS)
+	if (conn->dirty[AT_TX] && now - conn->reach[AT_TX].last_ts > SWEEP_QUIET_NS) {
+		standing = standing_of((struct sock *)*key);
+		catch_up(conn, &standing);
 		send_progress(conn, AT_TX);
+	}
 	return 0;
 }
 

@@ -55,9 +55,78 @@ static __always_inline void capture_waiting_write(const struct at_watched *proce
 	capture_write(process, thread, sk, conn, &bytes, 0);
 }
 
+/* A send has begun whose end no program sees: it is counted now, as if all of its `length` bytes were taken. How far it
+ * has really come is asked of the socket whenever that is told (catch_up). */
+static __always_inline void count_ahead(struct conn *conn, struct sock *sk, struct thread *thread,
+					__u64 position, __u64 length)
+{
+	struct at_reach *reach = &conn->reach[AT_TX];
+
+	/* What was counted before and not taken is sent again. */
+	if (position != conn->sent_ahead)
+		reach->tail_len = 0;
+	reach->end = position;
+	reach->last_ts = bpf_ktime_get_ns();
+	conn->sent_ahead = position + length;
+	thread->ahead.sk = 0;
+	if (conn->protocol == PROTOCOL_HTTP1 && conn->sent_ahead > conn->captured_end[AT_TX]) {
+		conn->dirty[AT_TX] = 1;
+		thread->dirty_sk = (__u64)sk;
+	}
+}
+
+/* And what it may tell with its last bytes. Returns 0 if they cannot be read. */
+static __always_inline bool keep_tail_ahead(struct conn *conn, struct sock *sk, struct thread *thread,
+					    __u64 position, const struct user_bytes *bytes)
+{
+	struct at_reach *reach = &conn->reach[AT_TX];
+	struct ahead *ahead = &thread->ahead;
+
+	if (conn->protocol != PROTOCOL_HTTP1 || !thread->tail_wanted) {
+		reach->tail_len = 0;
+		return 1;
+	}
+	ahead->sk = (__u64)sk;
+	ahead->position = position;
+	ahead->bytes = *bytes;
+	__builtin_memcpy(ahead->tail, reach->tail, AT_TAIL_MAX);
+	ahead->tail_len = reach->tail_len;
+	return keep_tail(reach, bytes, bytes->length);
+}
+
+/* A send that waited for room goes on, or (`cut`) ends here: what it has handed over until now was all. */
+static __always_inline void send_waited(struct thread *thread, struct sock *sk, bool cut)
+{
+	struct ahead *ahead = &thread->ahead;
+	struct conn *conn = find_conn(sk);
+	struct user_bytes bytes;
+	struct standing standing;
+	struct at_reach *reach;
+
+	if (!conn || conn->tls)
+		return;
+	standing = standing_of(sk);
+	catch_up(conn, &standing);
+	reach = &conn->reach[AT_TX];
+	reach->last_ts = bpf_ktime_get_ns();
+	if (conn->protocol != PROTOCOL_HTTP1 || conn->sent_ahead <= conn->captured_end[AT_TX])
+		return;
+	conn->dirty[AT_TX] = 1;
+	thread->dirty_sk = (__u64)sk;
+	if (!cut || ahead->sk != (__u64)sk)
+		return;
+	__builtin_memcpy(reach->tail, ahead->tail, AT_TAIL_MAX);
+	reach->tail_len = ahead->tail_len;
+	conn->sent_ahead = reach->end;
+	bytes = ahead->bytes;
+	if (reach->end > ahead->position)
+		keep_tail(reach, &bytes, reach->end - ahead->position);
+}
+
+/* `ahead`: no program sees the end of the send, unless something of its memory cannot be read now. */
 static __always_inline void send_begins(const struct at_watched *process, struct thread *thread,
 					struct sock *sk, const struct standing *standing,
-					struct user_bytes *bytes)
+					struct user_bytes *bytes, bool ahead)
 {
 	struct conn *conn = find_conn(sk);
 	struct tls_call *go_call = 0;
@@ -75,18 +144,30 @@ static __always_inline void send_begins(const struct at_watched *process, struct
 		thread->sending_sk = (__u64)sk;
 		thread->unread = 0;
 		thread->tail_wanted = 0;
+		thread->ahead.sk = 0;
 		if (conn->speaker != AT_TX)
 			cause = take_cause(thread, conn->id);
 		if (bytes->pieces && !bytes->length)
 			bytes->length = pieces_length(bytes->base, bytes->pieces);
-		if (!bytes->length || (conn->protocol == PROTOCOL_STOPPED && !conn->asks_tunnel))
+		if (!bytes->length || (conn->protocol == PROTOCOL_STOPPED && !conn->asks_tunnel)) {
+			if (ahead)
+				thread->sending_sk = 0;
 			return;
+		}
 		fill_context(&at, process, thread, bpf_ktime_get_ns(), cause);
 		position = sent_position(conn, standing);
 		thread->unread = !capture(conn, sk, AT_TX, position, bytes, &at);
 		thread->tail_wanted = wants_tail(conn, AT_TX, position + bytes->length);
-		if (!conn->tls) /* nor have these bytes shown that it is */
+		if (!conn->tls) { /* nor have these bytes shown that it is */
+			if (!ahead || thread->unread)
+				return;
+			count_ahead(conn, sk, thread, position, bytes->length);
+			if (keep_tail_ahead(conn, sk, thread, position, bytes))
+				thread->sending_sk = 0;
+			else
+				thread->unread = 1;
 			return;
+		}
 		thread->sending_sk = 0;
 	}
 	bound = conn->ssl;
@@ -124,6 +205,18 @@ static __always_inline void send_unseen_begins(struct sock *sk)
 		thread->unread = 0;
 		thread->tail_wanted = 0;
 	}
+}
+
+/* The same where no program sees the end of the send, which is of `length` bytes. */
+static __always_inline void send_unseen_ahead(struct sock *sk, const struct standing *standing, __u64 length)
+{
+	struct thread *thread = current_thread();
+	struct conn *conn = find_conn(sk);
+
+	if (!thread || !conn || conn->tls || !can_send(standing) || conn->protocol == PROTOCOL_STOPPED)
+		return;
+	count_ahead(conn, sk, thread, sent_position(conn, standing), length);
+	conn->reach[AT_TX].tail_len = 0;
 }
 
 /* Does the end of the sending call in progress look at its bytes? */
@@ -164,25 +257,18 @@ static __always_inline void send_ends(struct thread *thread, const struct standi
  * one is over. */
 static __always_inline void tell_what_was_sent(struct thread *thread, struct sock *receiving)
 {
+	struct standing standing;
 	struct conn *dirty;
 
 	if (!thread->dirty_sk || thread->dirty_sk == (__u64)receiving)
 		return;
 	dirty = find_conn((struct sock *)thread->dirty_sk);
-	thread->dirty_sk = 0;
-	if (dirty && dirty->announced && dirty->dirty[AT_TX])
+	if (dirty && dirty->announced && dirty->dirty[AT_TX]) {
+		standing = standing_of((struct sock *)thread->dirty_sk);
+		catch_up(dirty, &standing);
 		send_progress(dirty, AT_TX);
-}
-
-/* What was sent by calls that were not seen, or are not over yet. */
-static __always_inline void catch_up(struct conn *conn, const struct standing *standing)
-{
-	__u64 end = sent_position(conn, standing);
-
-	if (end > conn->reach[AT_TX].end) {
-		conn->reach[AT_TX].end = end;
-		conn->reach[AT_TX].tail_len = 0;
 	}
+	thread->dirty_sk = 0;
 }
 
 /* `got` is what the call returned: bytes, 0 at the end of the stream, or a negative errno. */
@@ -311,9 +397,13 @@ static __always_inline void looked_at(struct sock *sk)
 static __always_inline void released(struct sock *sk)
 {
 	struct conn *conn = find_conn(sk);
+	struct standing standing;
 
-	if (conn && (conn->flags & AT_CONN_ESTABLISHED))
+	if (conn && (conn->flags & AT_CONN_ESTABLISHED)) {
+		standing = standing_of(sk);
+		catch_up(conn, &standing);
 		close_conn(sk, conn, conn->error);
+	}
 }
 
 /* A thread that is not known has not done anything yet whose run would matter. */
@@ -329,7 +419,13 @@ static __always_inline void tcp_state_changes(struct sock *sk, int state)
 {
 	struct conn *conn = find_conn(sk);
 	struct at_watched *process;
+	struct standing standing;
 
+	if (conn && (conn->flags & AT_CONN_ESTABLISHED)) {
+		/* The socket still has its old state; in the new one its last number may count a FIN. */
+		standing = standing_of(sk);
+		catch_up(conn, &standing);
+	}
 	if (state == TCP_SYN_SENT) {
 		process = current_watched();
 		if (process)

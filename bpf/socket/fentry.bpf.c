@@ -39,7 +39,7 @@ static __always_inline struct standing typed_standing(struct sock *sk)
 }
 
 static __always_inline void any_send_begins(struct at_watched *process, struct sock *sk,
-					    struct msghdr *message)
+					    struct msghdr *message, bool ahead)
 {
 	struct thread *thread = current_thread();
 	struct standing standing;
@@ -48,7 +48,7 @@ static __always_inline void any_send_begins(struct at_watched *process, struct s
 		return;
 	standing = typed_standing(sk);
 	message_send_begins(process, thread, (struct sock *)plain_number(thread, sk), &standing,
-			    &message->msg_iter);
+			    &message->msg_iter, ahead);
 }
 
 static __always_inline void any_send_ends(struct sock *sk, struct msghdr *message, __s64 taken)
@@ -88,10 +88,11 @@ int tcp_send_begins(__u64 *ctx)
 	struct at_watched *process = current_watched();
 
 	if (process)
-		any_send_begins(process, (struct sock *)ctx[0], (struct msghdr *)ctx[1]);
+		any_send_begins(process, (struct sock *)ctx[0], (struct msghdr *)ctx[1], 1);
 	return 0;
 }
 
+/* Attached as long as there may be memory that cannot be read when a send begins (autotrace/kernel/source.py). */
 SEC("fexit/tcp_sendmsg")
 int tcp_send_ends(__u64 *ctx)
 {
@@ -104,15 +105,27 @@ int tcp_send_ends(__u64 *ctx)
 SEC("fentry/tcp_sendpage")
 int tcp_sendpage_begins(__u64 *ctx)
 {
-	if (current_watched())
-		send_unseen_begins((struct sock *)first_parameter(ctx));
+	struct standing standing;
+	struct sock *sk;
+
+	if (!current_watched())
+		return 0;
+	sk = (struct sock *)first_parameter(ctx);
+	standing = standing_of(sk);
+	send_unseen_ahead(sk, &standing, ctx[3]);
 	return 0;
 }
 
-SEC("fexit/tcp_sendpage")
-int tcp_sendpage_ends(__u64 *ctx)
+/* int sk_stream_wait_memory(struct sock *sk, long *timeo_p): in a send, if there is no room for more. It fails where the
+ * send is cut: at once if that may not wait. */
+SEC("fexit/sk_stream_wait_memory")
+int tcp_send_waited(__u64 *ctx)
 {
-	any_send_ends((struct sock *)ctx[0], 0, (__s32)ctx[5]);
+	struct thread *thread = current_watched() ? known_thread() : 0;
+
+	if (thread)
+		send_waited(thread, (struct sock *)plain_number(thread, (struct sock *)ctx[0]),
+			    (__s32)ctx[2] != 0);
 	return 0;
 }
 
@@ -178,7 +191,7 @@ int unix_send_begins(__u64 *ctx)
 	struct at_watched *process = current_watched();
 
 	if (process)
-		any_send_begins(process, ((struct socket *)ctx[0])->sk, (struct msghdr *)ctx[1]);
+		any_send_begins(process, ((struct socket *)ctx[0])->sk, (struct msghdr *)ctx[1], 0);
 	return 0;
 }
 

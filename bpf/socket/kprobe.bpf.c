@@ -73,7 +73,7 @@ static __always_inline void any_send_begins(struct sock *sk, struct msghdr *mess
 	}
 	standing = standing_of(sk);
 	iter = read_iter((__u64)message);
-	message_send_begins(process, thread, sk, &standing, (struct iov_iter *)&iter);
+	message_send_begins(process, thread, sk, &standing, (struct iov_iter *)&iter, 0);
 }
 
 static __always_inline void any_send_ends(__s64 taken)

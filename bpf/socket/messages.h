@@ -62,7 +62,7 @@ static __always_inline struct user_bytes bytes_ahead(struct thread *thread, stru
 }
 
 /* How many pieces before `base` hold `wanted` bytes; the bytes of the first of them that are not wanted stand in
- * the upper half. */
+ * the upper half. 0 if IOV_PIECES hold less. */
 __noinline __u64 pieces_back(__u64 base, __u64 wanted)
 {
 	struct iovec piece;
@@ -73,6 +73,24 @@ __noinline __u64 pieces_back(__u64 base, __u64 wanted)
 		if (piece.iov_len >= wanted)
 			return i | (piece.iov_len - wanted) << 32;
 		wanted -= piece.iov_len;
+	}
+	return 0;
+}
+
+/* The same for as many as a call can have. */
+__noinline __u64 all_pieces_back(__u64 base, __u64 wanted)
+{
+	__u64 back, length;
+
+	for (__u32 i = 0; i < UIO_MAXIOV / IOV_PIECES; i++) {
+		back = pieces_back(base, wanted);
+		if (back)
+			return back + i * IOV_PIECES;
+		base -= IOV_PIECES * sizeof(struct iovec);
+		length = pieces_length(base, IOV_PIECES);
+		if (!length || length >= wanted)
+			return 0;
+		wanted -= length;
 	}
 	return 0;
 }
@@ -91,7 +109,7 @@ static __always_inline struct user_bytes bytes_behind(struct thread *thread, str
 		bytes.pieces = 1;
 		bytes.skip = offset - done;
 		if (done > offset) {
-			back = pieces_back(bytes.base, done - offset);
+			back = all_pieces_back(bytes.base, done - offset);
 			bytes.base -= (__u32)back * sizeof(struct iovec);
 			bytes.pieces += (__u32)back;
 			bytes.skip = back >> 32;
@@ -105,14 +123,17 @@ static __always_inline struct user_bytes bytes_behind(struct thread *thread, str
 	return bytes;
 }
 
+/* `ahead`: see send_begins. */
 static __always_inline void message_send_begins(const struct at_watched *process, struct thread *thread,
 						struct sock *sk, const struct standing *standing,
-						struct iov_iter *iter)
+						struct iov_iter *iter, bool ahead)
 {
 	struct user_bytes bytes = bytes_ahead(thread, iter);
 
 	if (bytes.base)
-		send_begins(process, thread, sk, standing, &bytes);
+		send_begins(process, thread, sk, standing, &bytes, ahead);
+	else if (ahead)
+		send_unseen_ahead(sk, standing, iter->count);
 	else
 		send_unseen_begins(sk);
 }

@@ -55,7 +55,7 @@ int call_enters(struct call_args *ctx)
 	} else if ((thread = current_thread())) {
 		bytes = sent_bytes(call, regs);
 		standing = standing_of(sk);
-		send_begins(process, thread, sk, &standing, &bytes);
+		send_begins(process, thread, sk, &standing, &bytes, 0);
 	}
 	return LEAVE_EVENT;
 }

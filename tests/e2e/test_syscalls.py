@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conversation import Conversation, check, exchanges, hold
+from conversation import SERVICE, Conversation, build, check, exchanges, hold
+from harness import Traced
+
+from autotrace.kernel.source import UNREAD_NONE
 
 READS = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg", "splice"]
 WRITES = ["write", "writev", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice"]
@@ -113,6 +116,27 @@ def test_memory_that_was_never_touched(tmp_path: Path) -> None:
         assert {span.attributes["http.request.body.size"] for span in server + client} == {30_000}
         assert {span.attributes["http.response.body.size"] for span in server + client} == {50_000}
     assert all(by_id[s.parent_id].path == s.path for s in result.spans if s.parent_id)
+
+
+def test_memory_that_was_never_touched_after_a_calm(tmp_path: Path) -> None:
+    """fentry leaves the ends of sends alone after so many records without such memory. What the first such send says
+    is missing then, and nothing else is."""
+    program = build(SERVICE)
+    calm = Conversation("/calm", 10, 10, rounds=UNREAD_NONE // 2)
+    first, later = (Conversation(f"/{when}", options={"cold": 1}) for when in ("first", "later"))
+    script = tmp_path / "script.sh"
+    # The agent looks once a second.
+    script.write_text("\nsleep 5\n".join(c.command(program, tmp_path) for c in (calm, first, later)))
+    with Traced(tmp_path / "agent", ["bash", str(script)]) as agent:
+        agent.process.wait(240)
+        result = agent.finish(0)
+    result.check_ledger()
+    check(result, calm)
+    server, client = exchanges(result, later.path)
+    assert [len(server), len(client)] == [later.rounds] * 2, result.said
+    assert {span.attributes["http.response.body.size"] for span in server + client} == {50_000}
+    assert "read_faults" in result.said
+    assert {span.status for span in result.spans} <= {0, 200}
 
 
 def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
