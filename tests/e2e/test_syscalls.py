@@ -119,8 +119,8 @@ def test_memory_that_was_never_touched(tmp_path: Path) -> None:
 
 
 def test_memory_that_was_never_touched_after_a_calm(tmp_path: Path) -> None:
-    """fentry leaves the ends of sends alone after so many records without such memory. What the first such send says
-    is missing then, and nothing else is."""
+    """fentry leaves the ends of sends alone after so many records without such memory. What the first such send
+    says is missing then, and nothing else is."""
     program = build(SERVICE)
     calm = Conversation("/calm", 10, 10, rounds=UNREAD_NONE // 2)
     first, later = (Conversation(f"/{when}", options={"cold": 1}) for when in ("first", "later"))
