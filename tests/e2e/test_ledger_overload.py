@@ -95,7 +95,8 @@ def _wait_until_accounted(agent: Traced, log: Path) -> None:
         books = agent.status().get("ledger", {}).get("exchanges", {})
         return bool(books) and books["seen"] == len(log_entries(log)) and not books["in_flight"]
 
-    wait_for(accounted, "every request to be accounted for")
+    # Where the machine is so busy that rings overflow, the agent is long in answering.
+    wait_for(accounted, "every request to be accounted for", 300)
 
 
 @pytest.mark.core
