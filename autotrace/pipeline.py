@@ -172,21 +172,15 @@ class Pipeline:
             self._overflowed = overflowed
 
     def keep_only(
-        self, sockets: set[int], now: int, handle_rest: Callable[[], object] = lambda: None
+        self, followed: set[int], now: int, handle_rest: Callable[[], object] = lambda: None
     ) -> None:
-        """End the connections whose close was lost: `sockets` are those the kernel side still follows.
+        """End the connections whose close was lost: `followed` are the ids of those the kernel side still follows.
 
         `handle_rest` is called in between: it hands over the events that wait, for what these connections said
         before they were closed may be among them.
         """
-        connections = self._streams.connections()
-        # The kernel gives a closed socket's address to another one soon: the newest has it now.
-        newest = {connection.socket: connection for connection in connections}
-        gone = [
-            connection
-            for connection in connections
-            if connection.socket not in sockets or newest[connection.socket] is not connection
-        ]
+        # Not their sockets: a closed one's address is soon another's.
+        gone = [connection for connection in self._streams.connections() if connection.id not in followed]
         handle_rest()
         for connection in gone:
             self._vanished(connection, now)

@@ -35,13 +35,14 @@ from symbols.errors import SymbolsError
 
 _BPF_EXIST = 2  # linux/bpf.h
 _SWEEP = "sweep"
+_FOLLOWED = "followed"
 _CONTROL = "control"
 _LATE_CALLS = "late_call_exits"
 _IN_LATE_CALL = "in_late_call"
 _UPROBE = "uprobe"
 _SEND_ENDS = "tcp_send_ends"
 _FEXIT_SEND = "fexit/tcp_sendmsg"
-_NOT_FROM_START = frozenset({_CONTROL, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
+_NOT_FROM_START = frozenset({_CONTROL, _FOLLOWED, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
 SHARED_MAPS = (
     "conns",
     "counters",
@@ -73,6 +74,7 @@ PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
 _PARANOID_MOST = 2
 
 _PID_TGID = struct.Struct("=II")
+_CONNECTION_ID = struct.Struct("=Q")
 _COUNTERS = tuple(
     (counter.name.lower(), struct.pack("=I", counter.value))
     for counter in abi.Counter
@@ -431,12 +433,23 @@ class Object:
     def sweep(self) -> None:
         """Run the sweep: quiet connections report how far they have come. Raises AutotraceError."""
         if self._sweep_link is None:
-            info = IterLinkInfo(map_fd=self.map_fd("conns"))
-            options = IterAttachOpts(
-                ctypes.sizeof(IterAttachOpts), ctypes.pointer(info), ctypes.sizeof(IterLinkInfo)
-            )
-            self._sweep_link = self._make_iterator(_SWEEP, ctypes.byref(options))
+            self._sweep_link = self._over_connections(_SWEEP)
         self._iterate(self._sweep_link)
+
+    def followed(self) -> set[int]:
+        """The ids of all connections in the map `conns`. Raises AutotraceError."""
+        link = self._over_connections(_FOLLOWED)
+        try:
+            return {id for (id,) in _CONNECTION_ID.iter_unpack(self._iterate(link))}
+        finally:
+            self._bpf.bpf_link__destroy(link)
+
+    def _over_connections(self, name: str) -> int:
+        info = IterLinkInfo(map_fd=self.map_fd("conns"))
+        options = IterAttachOpts(
+            ctypes.sizeof(IterAttachOpts), ctypes.pointer(info), ctypes.sizeof(IterLinkInfo)
+        )
+        return self._make_iterator(name, ctypes.byref(options))
 
     def in_late_calls(self) -> set[tuple[int, int]]:
         """The threads, as (tid, pid), that are in a receiving call and that no hook has seen yet: it may have begun

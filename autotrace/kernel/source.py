@@ -31,7 +31,6 @@ UNREAD_NONE = 1000
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
 _PID = struct.Struct("=I")
-_SOCKET = struct.Struct("=Q")
 _SESSION = struct.Struct("=QII")
 
 
@@ -189,9 +188,9 @@ class Source:
         """Free what the kernel side holds for a connection whose process is gone."""
         self._command(abi.Command.FORGET, connection)
 
-    def open_sockets(self) -> set[int]:
-        """The kernel addresses of the sockets that the kernel side follows."""
-        return {_SOCKET.unpack(key)[0] for key in self._object.keys("conns", _SOCKET.size)}
+    def open_connections(self) -> set[int]:
+        """The ids of the connections that the kernel side follows. Raises AutotraceError."""
+        return self._object.followed()
 
     def wait(self, seconds: float) -> None:
         """Wait until WAKEUP_BYTES have gathered, or for so long."""

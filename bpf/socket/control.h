@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0 */
-/* What user space runs by itself: the sweep over connections, and commands for one of them. */
+/* What user space runs by itself: the sweep over connections, a list of them, and commands for one of them. */
 #ifndef AUTOTRACE_SOCKET_CONTROL_H
 #define AUTOTRACE_SOCKET_CONTROL_H
 
@@ -38,6 +38,20 @@ int sweep(struct bpf_iter__bpf_map_elem *ctx)
 		catch_up(conn, &standing);
 		send_progress(conn, AT_TX);
 	}
+	return 0;
+}
+
+/* The ids of all connections, one behind the other. */
+SEC("iter/bpf_map_elem")
+int followed(struct bpf_iter__bpf_map_elem *ctx)
+{
+	struct conn *conn = ctx->value;
+	__u64 id;
+
+	if (!conn)
+		return 0;
+	id = conn->id;
+	bpf_seq_write(ctx->meta->seq, &id, sizeof(id));
 	return 0;
 }
 

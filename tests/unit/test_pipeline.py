@@ -434,7 +434,7 @@ def test_connections_whose_close_was_lost_are_ended(host: Host) -> None:
     lost = End(host, 2, NGINX, (81, 50_001)).open()
     for end in (kept, lost):
         end.moves(RX, request("/"))
-    host.pipeline.keep_only({kept.socket, 0x999}, host.now)
+    host.pipeline.keep_only({kept.id, 0x999}, host.now)
     (span,) = host.spans
     assert span.attributes["error.type"] == "no_response"
     assert host.pipeline.connections == 1
@@ -463,12 +463,18 @@ def test_what_a_connection_said_before_its_lost_close_is_handled_first(host: Hos
     host.finish()
 
 
-def test_a_connection_whose_socket_was_given_to_another_one_is_ended(host: Host) -> None:
+@pytest.mark.parametrize("told", [True, False], ids=["told", "its description was lost"])
+def test_a_connection_whose_socket_was_given_to_another_one_is_ended(host: Host, told: bool) -> None:
     lost = End(host, 1, NGINX, (80, 50_000)).open()
     lost.moves(RX, request("/"))
-    kept = End(host, 2, NGINX, (80, 50_001)).open()
+    kept = End(host, 2, NGINX, (80, 50_001))
+    if told:
+        kept.open()
     assert kept.socket == lost.socket
-    host.pipeline.keep_only({kept.socket}, host.now)
+    host.pipeline.keep_only({kept.id}, host.now)
+    if not told:
+        assert host.pipeline.connections == 0
+        kept.open()
     assert host.pipeline.connections == 1
     assert len(host.spans) == 1
     kept.moves(RX, request("/"))
