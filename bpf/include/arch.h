@@ -8,7 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
-/* The registers of the current task in user mode, saved when it entered the kernel. */
+/* The registers of the current task in user mode, saved when it entered the kernel (variation.h). */
 static __always_inline struct pt_regs *user_registers(void);
 
 #if defined(__TARGET_ARCH_x86)
@@ -188,23 +188,5 @@ static __always_inline __u64 arch_thread_pointer(void)
 #else
 #error "no table for this architecture: add one here"
 #endif
-
-/* The registers of a task in user mode, saved when it entered the kernel. The helper takes the pointer that a program of
- * a task iterator is given, and the one below. */
-static __always_inline struct pt_regs *user_registers_of(struct task_struct *task)
-{
-	/* Since Linux 5.15, dd6e10fbd9fb ("bpf: Add bpf_task_pt_regs() helper"). It knows what newer kernels keep above
-	 * the registers (FRED, Linux 6.9); older ones keep nothing there. */
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (struct pt_regs *)bpf_task_pt_regs(task);
-	return BPF_CORE_READ(task, stack) + ARCH_THREAD_SIZE - bpf_core_type_size(struct pt_regs);
-}
-
-static __always_inline struct pt_regs *user_registers(void)
-{
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return user_registers_of(bpf_get_current_task_btf());
-	return user_registers_of((struct task_struct *)bpf_get_current_task());
-}
 
 #endif

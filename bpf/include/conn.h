@@ -21,12 +21,8 @@ static __always_inline struct file *open_file(struct task_struct *task, __u32 fd
 static __always_inline bool last_reference(__u32 fd)
 {
 	struct file *file = open_file((struct task_struct *)bpf_get_current_task(), fd);
-	struct file___counted *counted = (struct file___counted *)file;
 
-	if (bpf_core_field_exists(counted->f_count))
-		return BPF_CORE_READ(counted, f_count.counter) == 1;
-	/* file_ref_t counts from 0 (include/linux/file_ref.h, FILE_REF_ONEREF). */
-	return BPF_CORE_READ(file, f_ref.refcnt.counter) == 0;
+	return has_one_reference(file);
 }
 
 /* The stream socket behind a descriptor of a task, or 0. */

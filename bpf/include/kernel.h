@@ -108,13 +108,6 @@ struct file {
 	void *private_data;
 };
 
-/* Before Linux 6.13 ("fs: port files to file_ref"). */
-struct file___counted {
-	struct {
-		__s64 counter;
-	} f_count;
-};
-
 struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
@@ -202,36 +195,7 @@ struct socket {
 	struct sock *sk;
 };
 
-/* Where the bytes of a call are, as the socket layer sees it. */
-enum iter_type {
-	ITER_IOVEC,
-	ITER_UBUF,
-};
-
 struct iovec;
-
-struct iov_iter {
-	__u8 iter_type;
-	unsigned long iov_offset;
-	unsigned long count;
-	unsigned long nr_segs;
-	void *ubuf;		   /* Linux 6.0, fcb14cb1bdac ("new iov_iter flavour - ITER_UBUF") */
-	const struct iovec *__iov; /* Linux 6.4, 747b1f65d39a ("overlay struct iovec and ubuf/len") */
-};
-
-/* Before Linux 6.4. */
-struct iov_iter___iov {
-	const struct iovec *iov;
-};
-
-/* Before Linux 5.14, 8cd54c1c8480 ("separate direction from flavour"): the lowest bit is the direction. */
-struct iov_iter___type {
-	unsigned int type;
-};
-
-struct msghdr {
-	struct iov_iter msg_iter;
-};
 
 struct sockaddr_un {
 	unsigned short sun_family;

@@ -5,6 +5,7 @@
 
 #include "abi.h"
 #include "arch.h"
+#include "variation.h"
 
 /* Which protocol a connection speaks, as far as the kernel side needs to know. */
 enum protocol {

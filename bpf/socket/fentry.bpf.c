@@ -100,8 +100,7 @@ int tcp_send_ends(__u64 *ctx)
 	return 0;
 }
 
-/* int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags): sendfile and splice
- * until Linux 6.5, dc97391e6610 ("sock: Remove ->sendpage*() in favour of sendmsg(MSG_SPLICE_PAGES)"). */
+/* int tcp_sendpage(struct sock *sk, struct page *page, int offset, size_t size, int flags): see variation.h. */
 SEC("fentry/tcp_sendpage")
 int tcp_sendpage_begins(__u64 *ctx)
 {
@@ -202,8 +201,8 @@ int unix_send_ends(__u64 *ctx)
 	return 0;
 }
 
-/* ssize_t unix_stream_sendpage(struct socket *socket, struct page *page, int offset, size_t size, int flags): until
- * Linux 6.5, as tcp_sendpage. */
+/* ssize_t unix_stream_sendpage(struct socket *socket, struct page *page, int offset, size_t size, int flags): as
+ * tcp_sendpage. */
 SEC("fentry/unix_stream_sendpage")
 int unix_sendpage_begins(__u64 *ctx)
 {

@@ -107,7 +107,7 @@ int tcp_send_ends(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Until Linux 6.5; see fentry.bpf.c. */
+/* Until Linux 6.5; see variation.h. */
 SEC("kprobe/tcp_sendpage")
 int tcp_sendpage_begins(struct pt_regs *ctx)
 {
@@ -259,7 +259,7 @@ int unix_send_ends(struct pt_regs *ctx)
 	return 0;
 }
 
-/* Until Linux 6.5; see fentry.bpf.c. */
+/* Until Linux 6.5; see variation.h. */
 SEC("kprobe/unix_stream_sendpage")
 int unix_sendpage_begins(struct pt_regs *ctx)
 {

@@ -6,8 +6,6 @@
 
 #include "core.h"
 
-/* Set by user space: tcp_recvmsg had a parameter `nonblock` before its flags until Linux 5.19,
- * ec095263a965 ("net: remove noblock parameter from recvmsg() entities"). */
 const volatile __u32 recvmsg_has_nonblock = 0;
 
 /* A pointer as a number. The verifier follows the types of what a program is given, and lets such a pointer neither
@@ -16,23 +14,6 @@ static __always_inline __u64 plain_number(struct thread *thread, const void *poi
 {
 	*(volatile __u64 *)&thread->number = (__u64)pointer;
 	return *(volatile __u64 *)&thread->number;
-}
-
-static __always_inline bool is_user_buffer(struct iov_iter *iter)
-{
-	return bpf_core_enum_value_exists(enum iter_type, ITER_UBUF) &&
-	       iter->iter_type == bpf_core_enum_value(enum iter_type, ITER_UBUF);
-}
-
-static __always_inline bool is_iovec(struct iov_iter *iter)
-{
-	__u32 type;
-
-	if (bpf_core_field_exists(iter->iter_type))
-		type = iter->iter_type;
-	else
-		type = ((struct iov_iter___type *)iter)->type & ~1U;
-	return type == bpf_core_enum_value(enum iter_type, ITER_IOVEC);
 }
 
 static __always_inline __u64 iovec_array(struct thread *thread, struct iov_iter *iter)
