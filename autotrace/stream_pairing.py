@@ -43,7 +43,9 @@ GAP = "gap"
 
 TOO_MANY_OPEN = "too_many_open_requests"
 RING_FULL = "ring_full"
-"""Drop reasons: requests beyond `max_open_per_connection`, and those in records that were lost."""
+UNWALKED = "unwalked"
+"""Drop reasons: requests beyond `max_open_per_connection`, those in records that were lost, and those among frames that
+the kernel left out."""
 
 VERSION = "2"
 
@@ -201,7 +203,7 @@ class StreamPairing:
         connection = conversation.connection
         for _ in range(request.missed):
             self._seen()
-            self._dropped(RING_FULL)
+            self._dropped(UNWALKED if request.unwalked else RING_FULL)
         connection.requests += 1
         self._seen()
         if len(conversation.open) >= self._max_open:

@@ -140,7 +140,17 @@ class _Side:
 class Http2Parser(FrameParser):
     """Parses both directions of one HTTP/2 connection. See `FrameParser` for the calls."""
 
-    __slots__ = ("_gap", "_last_request", "_out", "_over", "_requests", "_sides", "_streams", "_unsure")
+    __slots__ = (
+        "_gap",
+        "_last_request",
+        "_out",
+        "_over",
+        "_requests",
+        "_sides",
+        "_streams",
+        "_unsure",
+        "_unwalked",
+    )
 
     def __init__(self) -> None:
         self._sides = (_Side(Direction.RX), _Side(Direction.TX))
@@ -151,7 +161,9 @@ class Http2Parser(FrameParser):
         self._last_request = -1
         """The highest stream that the client has begun, -1 if that is not known."""
         self._gap = False
-        """Records with requests may have been lost since the last request."""
+        """Requests may have been lost since the last one."""
+        self._unwalked = False
+        """If so, then because the kernel left frames out: no record is missing."""
         self._over = False
         self._out: list[Message] = []
         """What the call in progress has made so far."""
@@ -200,11 +212,11 @@ class Http2Parser(FrameParser):
             side.decoder = HeaderDecoder(True)
             return record.data
         if record.number > 1:
-            self._lost(side, record)
+            self._lost(side, record, record.number == expected)
         # Else it is older than the agent: nothing is known, and nothing was lost.
         return record.data[record.lead :]
 
-    def _lost(self, side: _Side, record: Frames) -> None:
+    def _lost(self, side: _Side, record: Frames, unwalked: bool) -> None:
         side.lose()
         side.joined = True
         direction = side.direction
@@ -215,6 +227,7 @@ class Http2Parser(FrameParser):
             half.lose()
         self._unsure.update(self._streams)
         if direction is self._requests:
+            self._unwalked = unwalked and (self._unwalked or not self._gap)
             self._gap = True
         self._out.append(ProtocolError(direction, record.position, record.at.ts, "gap"))
 
@@ -427,6 +440,7 @@ class Http2Parser(FrameParser):
                 stream.rpc,
                 unknown,
                 missed,
+                self._unwalked,
             )
         )
 

@@ -10,8 +10,7 @@
  * 5.12 accept them. */
 
 #define IOV_PIECES 64	/* what is copied of one call; nginx writes at most 64 at once */
-#define IOV_MAX 256	/* what is counted of one call */
-#define UIO_MAXIOV 1024 /* what the kernel takes of one call (include/uapi/linux/uio.h) */
+#define UIO_MAXIOV 1024 /* what the kernel takes of one call (include/uapi/linux/uio.h), and all of it is counted */
 #define TAIL_PIECES 9	/* that are looked at for a call's last bytes; all but two of them may be empty */
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
@@ -66,17 +65,28 @@ static __always_inline bool read_piece(struct iovec *piece, __u64 base, __s64 i)
 	return 1;
 }
 
-/* The bytes of an array of pieces. */
-__noinline __u64 pieces_length(__u64 base, __u64 pieces)
+/* The bytes of the first IOV_PIECES of an array of pieces. Whole arrays are walked in such parts, so that the verifier
+ * has a short loop in a short loop, not one of 1,024 rounds. */
+__noinline __u64 part_length(__u64 base, __u64 pieces)
 {
 	struct iovec piece;
 	__u64 length = 0;
 
-	for (__u32 i = 0; i < IOV_MAX && i < pieces; i++) {
+	for (__u32 i = 0; i < IOV_PIECES && i < pieces; i++) {
 		if (!read_piece(&piece, base, i))
 			break;
 		length += piece.iov_len;
 	}
+	return length;
+}
+
+/* The bytes of an array of pieces. */
+__noinline __u64 pieces_length(__u64 base, __u64 pieces)
+{
+	__u64 length = 0;
+
+	for (__u32 i = 0; i < UIO_MAXIOV && i < pieces; i += IOV_PIECES)
+		length += part_length(base + i * sizeof(struct iovec), pieces - i);
 	return length;
 }
 
@@ -165,18 +175,35 @@ __noinline __u64 join_tail(__u64 tail, __u64 end, __u64 n)
 	return n == AT_TAIL_MAX ? last : last << (8 * (AT_TAIL_MAX - n)) | tail >> (8 * n);
 }
 
-/* The piece in which byte `length` of an array of pieces stands, counted from 1; in the upper half how many bytes of it
- * come before and with that one. 0 if the array ends before, or is too long to tell. */
-__noinline __u64 piece_at(__u64 base, __u64 pieces, __u64 length)
+/* The same as `piece_at`, in the first IOV_PIECES of an array of pieces. If it is not in them, the lower half is 0, and in
+ * the upper half stands how many bytes behind them it is: 0 if they cannot be read. */
+__noinline __u64 piece_in_part(__u64 base, __u64 pieces, __u64 length)
 {
 	struct iovec piece;
 
-	for (__u32 i = 0; i < IOV_MAX && i < pieces; i++) {
+	for (__u32 i = 0; i < IOV_PIECES && i < pieces; i++) {
 		if (!read_piece(&piece, base, i))
 			return 0;
 		if (piece.iov_len >= length)
 			return (i + 1) | length << 32;
 		length -= piece.iov_len;
+	}
+	return length << 32;
+}
+
+/* The piece in which byte `length` of an array of pieces stands, counted from 1; in the upper half how many bytes of it
+ * come before and with that one. 0 if the array ends before. */
+__noinline __u64 piece_at(__u64 base, __u64 pieces, __u64 length)
+{
+	__u64 found;
+
+	for (__u32 i = 0; i < UIO_MAXIOV && i < pieces; i += IOV_PIECES) {
+		found = piece_in_part(base + i * sizeof(struct iovec), pieces - i, length);
+		if ((__u32)found)
+			return found + i;
+		length = found >> 32;
+		if (!length)
+			break;
 	}
 	return 0;
 }
@@ -214,7 +241,7 @@ static __always_inline bool keep_tail(struct at_reach *reach, const struct user_
 
 	if (bytes->pieces)
 		found = piece_at(bytes->base, bytes->pieces, length + bytes->skip);
-	/* The last bytes lie in a later piece, or a later message, than is walked; or not in user memory at all. */
+	/* The last bytes lie in a later message than is walked, or not in user memory at all. */
 	if (!found) {
 		reach->tail_len = 0;
 		return 1;

@@ -68,7 +68,7 @@ __noinline __u64 all_pieces_back(__u64 base, __u64 wanted)
 		if (back)
 			return back + i * IOV_PIECES;
 		base -= IOV_PIECES * sizeof(struct iovec);
-		length = pieces_length(base, IOV_PIECES);
+		length = part_length(base, IOV_PIECES);
 		if (!length || length >= wanted)
 			return 0;
 		wanted -= length;

@@ -207,6 +207,7 @@ def test_chunked_bodies_whose_end_only_the_last_bytes_tell(tmp_path: Path, famil
         "pieces": {"piece": 30_001},
         "vectors": {"write": "writev", "read": "readv", "iov": 9},
         "many-vectors": {"write": "sendmsg", "read": "recvmsg", "iov": 200},
+        "most-vectors": {"write": "sendmsg", "read": "readv", "iov": 1000},
         "refused-vectors": {"write": "writev", "read": "recvmsg", "iov": 60, "nonblock": 1, "sndbuf": 4608},
         "two-messages": {"write": "sendmmsg", "read": "recvmmsg"},
         "terminator-apart": {"piece": len(response) - 5},

@@ -81,9 +81,14 @@ def at(ts: int) -> Context:
 
 
 def request(
-    stream: int, ts: int = 1, direction: Direction = RX, rpc: Rpc | None = None, missed: int = 0
+    stream: int,
+    ts: int = 1,
+    direction: Direction = RX,
+    rpc: Rpc | None = None,
+    missed: int = 0,
+    unwalked: bool = False,
 ) -> StreamRequest:
-    return StreamRequest(direction, stream, 0, at(ts), "GET", f"/{stream}", {}, rpc, False, missed)
+    return StreamRequest(direction, stream, 0, at(ts), "GET", f"/{stream}", {}, rpc, False, missed, unwalked)
 
 
 def response(stream: int, ts: int = 5, direction: Direction = TX, status: int = 200) -> StreamResponse:
@@ -190,6 +195,13 @@ def test_requests_in_lost_records_are_in_the_books() -> None:
     books = Books()
     books.take(request(1), request(7, missed=2), response(3), response(7), end(7, 9), response(1), end(1, 9))
     assert (books.seen, dict(books.drops)) == (4, {"ring_full": 2})
+    assert books.balanced()
+
+
+def test_requests_that_the_kernel_left_out_are_in_the_books() -> None:
+    books = Books()
+    books.take(request(1), request(7, missed=2, unwalked=True), request(9))
+    assert (books.seen, dict(books.drops)) == (5, {"unwalked": 2})
     assert books.balanced()
 
 

@@ -1,6 +1,8 @@
 """Three requests of HTTP/2, the second behind so many frames in one call that no walk gets to its end.
 
-h2_long_call.py PORT PATH
+h2_long_call.py PORT PATH [PIECES]
+
+With PIECES the second request's call has as many pieces of memory instead, a frame in each.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ AUTHORITY = b"\x01\x04shop"
 
 def main() -> None:
     port, target = int(sys.argv[1]), sys.argv[2]
+    pieces = int(sys.argv[3]) if len(sys.argv) > 3 else 0
     with socket.create_connection(("127.0.0.1", port)) as connection:
         heard = connection.makefile("rb")
         connection.settimeout(60)
         connection.sendall(PREFACE + frame(SETTINGS, 0, 0))
-        for stream, before in ((1, 0), (3, FRAMES), (5, 0)):
+        for stream, before in ((1, 0), (3, pieces - 1 if pieces else FRAMES), (5, 0)):
             request = frame(HEADERS, WHOLE, stream, GET[:2] + path(target) + AUTHORITY)
-            connection.sendall(frame(EXTENSION, 0, 0, b"x") * before + request)
+            frames = [frame(EXTENSION, 0, 0, b"x")] * before + [request]
+            sent = connection.sendmsg(frames) if pieces else 0
+            connection.sendall(b"".join(frames)[sent:])
             ended = False
             while not ended:
                 head = heard.read(9)

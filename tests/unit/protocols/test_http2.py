@@ -9,6 +9,7 @@ from hpack import Encoder
 
 from autotrace.model import (
     Direction,
+    FramesOrigin,
     GoAway,
     Message,
     ProtocolError,
@@ -293,6 +294,22 @@ def test_a_lost_record_of_requests(talk: Talk) -> None:
     assert [request.missed for request in talk.of(StreamRequest)] == [0, 2]
     talk.move(TX, talk.head(TX, 9, GET, True))
     assert talk.of(StreamRequest)[-1].missed == 0
+    assert not any(request.unwalked for request in talk.of(StreamRequest))
+
+
+@pytest.mark.parametrize("lost_record", [False, True])
+def test_requests_that_the_kernel_left_out(talk: Talk, lost_record: bool) -> None:
+    """No record is missing, but one says that the walk began anew. If one is missing as well, which of the two it was
+    is not known, and the ring is named."""
+    talk.move(TX, talk.head(TX, 1, GET, True))
+    if lost_record:
+        talk.move(TX, talk.head(TX, 3, GET, True), lose=True)
+    request = talk.head(TX, 7, [*GET, ("user-agent", "new")], True)
+    record = talk.walker.move(TX, request)._replace(origin=FramesOrigin.JOINED)
+    (gap, asked, _) = talk.parser.frames(record)
+    assert isinstance(gap, ProtocolError)
+    assert isinstance(asked, StreamRequest)
+    assert (gap.reason, asked.missed, asked.unwalked) == ("gap", 2, not lost_record)
 
 
 def test_a_lost_record_in_the_middle_of_a_frame(talk: Talk) -> None:
