@@ -272,8 +272,10 @@ class Agent:
         counters = self._source.counters()
         self._ledger.kernel(counters)
         if counters["lost_close"] > self._lost_closes:
-            self._lost_closes = counters["lost_close"]
-            self._pipeline.keep_only(self._source.open_connections(), now, self._handle_what_waits)
+            followed = self._source.open_connections()
+            if followed is not None:
+                self._lost_closes = counters["lost_close"]
+                self._pipeline.keep_only(followed, now, self._handle_what_waits)
         self._pipeline.tick(now)
         if self._recorder is not None:
             self._recorder.counters(counters)

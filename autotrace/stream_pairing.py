@@ -44,8 +44,8 @@ GAP = "gap"
 TOO_MANY_OPEN = "too_many_open_requests"
 RING_FULL = "ring_full"
 UNWALKED = "unwalked"
-"""Drop reasons: requests beyond `max_open_per_connection`, those in records that were lost, and those among frames that
-the kernel left out."""
+"""Drop reasons: requests beyond `max_open_per_connection`, those in records that were lost, and those among
+frames that the kernel left out."""
 
 VERSION = "2"
 

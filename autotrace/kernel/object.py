@@ -473,10 +473,10 @@ class Object:
         return link
 
     def _iterate(self, link: int) -> bytes:
-        """Run an iterator once; what it wrote."""
+        """Run an iterator once; what it wrote. Raises AutotraceError."""
         fd = self._bpf.bpf_iter_create(self._bpf.bpf_link__fd(link))
         if fd < 0:
-            return b""
+            raise AutotraceError(f"a BPF iterator could not be run: {errno_name(fd)}")
         with os.fdopen(fd, "rb", buffering=0) as file:
             return file.readall()
 

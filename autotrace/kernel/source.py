@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from autotrace import abi
 from autotrace.errors import AutotraceError
 from autotrace.kernel.libbpf import give_back_memory
 from autotrace.kernel.object import Object, Spec
+from autotrace.kernel.send_ends import SendEnds
 from autotrace.kernel.uprobes import Uprobes
 from autotrace.model import NOT_GO, Connection, Probe, Process
 
@@ -25,8 +26,7 @@ WAKEUP_BYTES = 64 << 10
 """Unread bytes in the ring that wake the agent before its time. Fewer: more wake-ups for the same records. More: it
 works in longer stretches, which a program that shares its CPU feels."""
 
-UNREAD_NONE = 1000
-"""Records without memory that could not be read when a send began, after which no more of it is expected."""
+Answer = TypeVar("Answer")
 
 _KPROBES = Path("/sys/bus/event_source/devices/kprobe")
 
@@ -103,12 +103,11 @@ class Source:
         self._what = what
         self._libraries: dict[str, Object] = {}
         self._failed_commands = 0
-        self._read_faults = self._sent_then = 0
-        self._left_send_ends = False
         self._object = Object(what)
         try:
             self._ring = self._object.open_ring()
             self._object.attach()
+            self._send_ends = SendEnds(self._object)
             self._in_late_calls = self._object.in_late_calls()
             if self._in_late_calls:
                 self._object.attach_late_calls()
@@ -133,32 +132,19 @@ class Source:
         thread is in one any more. To be called every second or so."""
         if not self._in_late_calls:
             return
+        in_late_calls = self._asked(self._object.in_late_calls)
+        if in_late_calls is None:
+            return
         watched = self.watched()
-        still = self._in_late_calls & self._object.in_late_calls()
+        still = self._in_late_calls & in_late_calls
         self._in_late_calls = {thread for thread in still if thread[1] in watched}
         if not self._in_late_calls:
             self._object.detach_late_calls()
 
     def follow_unread_memory(self, counters: dict[str, int]) -> None:
-        """Look at the ends of TCP's sends while that is of use, with fentry. To be called every second or so, with
-        what `counters` gave.
-
-        fentry counts a send when it begins; its end matters where memory could not be read by then, for it was
-        never touched. That is what programs begin with. Once UNREAD_NONE records have come without, the ends are
-        left alone, which saves a quarter of all runs; if there is such memory after all, what was sent from it
-        until now is missing, and the ends are looked at for good.
-        """
-        faults, sent = counters["read_faults"], counters["sent"]
-        if faults != self._read_faults:
-            self._read_faults, self._sent_then = faults, sent
-            if self._left_send_ends and not self._object.sees_send_ends:
-                with suppress(AutotraceError):  # it could be attached before
-                    self._object.attach_send_ends()
-        elif (
-            self._object.sees_send_ends and not self._left_send_ends and sent - self._sent_then >= UNREAD_NONE
-        ):
-            self._left_send_ends = True
-            self._object.detach_send_ends()
+        """Look at the ends of TCP's sends while that is of use (see SendEnds). To be called every second or so,
+        with what `counters` gave."""
+        self._asked(lambda: self._send_ends.follow(counters))
 
     def watched(self) -> set[int]:
         """The processes that are watched now."""
@@ -188,9 +174,9 @@ class Source:
         """Free what the kernel side holds for a connection whose process is gone."""
         self._command(abi.Command.FORGET, connection)
 
-    def open_connections(self) -> set[int]:
-        """The ids of the connections that the kernel side follows. Raises AutotraceError."""
-        return self._object.followed()
+    def open_connections(self) -> set[int] | None:
+        """The ids of the connections that the kernel side follows; None if it cannot be asked now."""
+        return self._asked(self._object.followed)
 
     def wait(self, seconds: float) -> None:
         """Wait until WAKEUP_BYTES have gathered, or for so long."""
@@ -206,11 +192,11 @@ class Source:
 
     def sweep(self) -> None:
         """Make quiet connections report how far they have come, into the ring."""
-        self._object.sweep()
+        self._asked(self._object.sweep)
 
     def counters(self) -> dict[str, int]:
         """The kernel side's counters (enum at_counter), `missed_runs` (see Object.missed_runs), and
-        `failed_commands`: how often the kernel did not do what `stop_capture` or `forget` asked."""
+        `failed_commands`: how often the kernel did not do or tell what it was asked for here."""
         return {
             **self._object.counters(),
             "missed_runs": self._object.missed_runs(),
@@ -218,10 +204,15 @@ class Source:
         }
 
     def _command(self, command: abi.Command, connection: Connection) -> None:
+        self._asked(lambda: self._object.control(command, connection.socket, connection.id))
+
+    def _asked(self, what: Callable[[], Answer]) -> Answer | None:
+        """The kernel's answer, None if it gives none: the agent goes on without."""
         try:
-            self._object.control(command, connection.socket, connection.id)
+            return what()
         except AutotraceError:
             self._failed_commands += 1
+            return None
 
     def drain(self) -> list[bytes]:
         """Watch nothing any more; what is still in the ring.
@@ -230,7 +221,7 @@ class Source:
         """
         for pid in self.watched():
             self._object.delete("watched", _PID.pack(pid))
-        self._object.sweep()
+        self.sweep()
         return self.take()
 
     def close(self) -> None:

@@ -148,7 +148,7 @@ class Rpc:
 class StreamRequest(NamedTuple):
     """The head of a stream's request (RFC 9113 section 8.3.1). `partial`: not all of its fields could be
     decoded, so what is empty here is not known (and the method is `_OTHER`). `missed`: as many requests were
-    lost before it, in records that found no room in the ring, or (`unwalked`) where the kernel could not walk on."""
+    lost before it, in records that found no room in the ring or (`unwalked`) where the kernel could not go on."""
 
     direction: Direction
     stream: int

@@ -8,7 +8,7 @@ import pytest
 from conversation import SERVICE, Conversation, build, check, exchanges, hold
 from harness import Traced
 
-from autotrace.kernel.source import UNREAD_NONE
+from autotrace.kernel.send_ends import CALM
 
 READS = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg", "splice"]
 WRITES = ["write", "writev", "sendto", "sendmsg", "sendmmsg", "sendfile", "splice"]
@@ -118,11 +118,12 @@ def test_memory_that_was_never_touched(tmp_path: Path) -> None:
     assert all(by_id[s.parent_id].path == s.path for s in result.spans if s.parent_id)
 
 
+@pytest.mark.core
 def test_memory_that_was_never_touched_after_a_calm(tmp_path: Path) -> None:
     """fentry leaves the ends of sends alone after so many records without such memory. What the first such send
     says is missing then, and nothing else is."""
     program = build(SERVICE)
-    calm = Conversation("/calm", 10, 10, rounds=UNREAD_NONE // 2)
+    calm = Conversation("/calm", 10, 10, rounds=CALM // 2)
     first, later = (Conversation(f"/{when}", options={"cold": 1}) for when in ("first", "later"))
     script = tmp_path / "script.sh"
     # The agent looks once a second.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,32 @@ def test_a_loaded_object_gives_its_maps_and_takes_them_away_again() -> None:
         assert loaded.open_ring().take() == []
     loaded.close()
     assert open_files() == before
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """The limit of open files is where they are now."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@as_root
+def test_what_cannot_be_asked_is_not_taken_for_nothing() -> None:
+    """An agent that took it so would end every connection it knows."""
+    with Object(Spec(OBJECT, {}, {})) as loaded:
+        loaded.sweep()
+        assert loaded.followed() == set()
+        with no_more_files():
+            for ask in (loaded.sweep, loaded.followed):
+                with pytest.raises(AutotraceError, match="EMFILE"):
+                    ask()
+        assert loaded.followed() == set()
 
 
 @as_root

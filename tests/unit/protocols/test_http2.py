@@ -299,8 +299,8 @@ def test_a_lost_record_of_requests(talk: Talk) -> None:
 
 @pytest.mark.parametrize("lost_record", [False, True])
 def test_requests_that_the_kernel_left_out(talk: Talk, lost_record: bool) -> None:
-    """No record is missing, but one says that the walk began anew. If one is missing as well, which of the two it was
-    is not known, and the ring is named."""
+    """No record is missing, but one says that the walk began anew. If one is missing as well, which of the two it
+    was is not known, and the ring is named."""
     talk.move(TX, talk.head(TX, 1, GET, True))
     if lost_record:
         talk.move(TX, talk.head(TX, 3, GET, True), lose=True)
