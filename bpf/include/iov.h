@@ -10,7 +10,7 @@
  * 5.12 accept them. */
 
 #define IOV_PIECES 64	/* what is copied of one call; nginx writes at most 64 at once */
-#define UIO_MAXIOV 1024 /* what the kernel takes of one call (include/uapi/linux/uio.h), and all of it is counted */
+#define UIO_MAXIOV 1024 /* what the kernel takes of one call (include/uapi/linux/uio.h); all is counted */
 #define TAIL_PIECES 9	/* that are looked at for a call's last bytes; all but two of them may be empty */
 
 static __always_inline struct user_bytes one_buffer(__u64 base, __u64 length)
