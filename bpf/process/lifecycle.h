@@ -53,9 +53,13 @@ int thread_exits(struct bpf_raw_tracepoint_args *ctx)
 	struct task_struct *task = (struct task_struct *)ctx->args[0];
 	__u32 tid = BPF_CORE_READ(task, pid), tgid = BPF_CORE_READ(task, tgid);
 
+	if (!may_be_watched(tgid))
+		return 0;
+	/* Whether or not the process is still watched: `live` sinks before this, so that of two threads which end at once
+	 * the first to come here can be the last that counts. */
+	bpf_map_delete_elem(&threads, &tid);
 	if (!bpf_map_lookup_elem(&watched, &tgid))
 		return 0;
-	bpf_map_delete_elem(&threads, &tid);
 	if (BPF_CORE_READ(task, signal, live.counter) != 0)
 		return 0;
 	bpf_map_delete_elem(&watched, &tgid);

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import signal
 import socket
 import sys
 import time
@@ -11,7 +13,17 @@ from pathlib import Path
 
 import pytest
 from conversation import build
-from harness import SERVICES, Traced, drive, free_ports, listening, log_entries, running, shell, wait_for
+from harness import (
+    SERVICES,
+    Traced,
+    drive,
+    free_ports,
+    listening,
+    log_entries,
+    running,
+    shell,
+    wait_for,
+)
 from kernel_state import entries
 
 
@@ -67,6 +79,36 @@ def _ask_unix(where: str, path: str) -> bytes:
         connection.connect(where)
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         return connection.recv(4096)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_threads_that_end_together_leave_nothing(tmp_path: Path) -> None:
+    """When one of them has seen that it is the last, others may still be on their way to their end."""
+    (port,) = free_ports(1)
+    log = tmp_path / "log"
+    service = f"{sys.executable} {SERVICES}/backend.py {port} {log}"
+    with Traced(tmp_path / "agent", ["bash", "-c", f"for i in 1 2 3 4 5 6 7 8; do {service}; done"]) as agent:
+        known: set[int] = set()
+        for _ in range(8):
+            wait_for(lambda: listening(port), "the server")
+            connections = [http.client.HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(60)]
+            for connection in connections:
+                connection.request("GET", "/id/1")
+                connection.getresponse().read()
+            (server,) = _children(_children(agent.process.pid)[0])
+            threads = {path.name for path in Path(f"/proc/{server}/task").iterdir()}
+            known |= {int(thread) for thread in threads}
+            os.kill(server, signal.SIGKILL)
+            for connection in connections:
+                connection.close()
+            wait_for(lambda server=server: not Path(f"/proc/{server}").exists(), "the server to end")
+        left = {entry["key"] for entry in entries(agent.process.pid, "threads")}
+        assert len(known) > 8 * 60
+        assert not left & known
+        agent.finish()
 
 
 @pytest.mark.parametrize("family", ["inet", "unix"])
