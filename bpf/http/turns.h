@@ -35,7 +35,7 @@ static __always_inline bool send_chunk(struct conn *conn, struct scratch *scratc
 	__builtin_memset(&event->other, 0, sizeof(event->other));
 	if (!conn->told[direction & 1]) {
 		/* Cleared first: if that side moves meanwhile, it is told again. */
-		conn->dirty[!direction] = 0;
+		mark_told(conn, !direction);
 		event->other = conn->reach[!direction];
 		if (direction == AT_RX)
 			withhold_tail(conn, &event->other);

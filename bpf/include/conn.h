@@ -126,6 +126,14 @@ static __always_inline void withhold_tail(const struct conn *conn, struct at_rea
 		reach->tail_len = 0;
 }
 
+/* User space is told how far a direction has come. What was counted when it began, and is still being sent, will have
+ * come further by the next time. */
+static __always_inline void mark_told(struct conn *conn, __u32 direction)
+{
+	if (direction == AT_RX || conn->reach[AT_TX].end >= conn->sent_ahead)
+		conn->dirty[direction & 1] = 0;
+}
+
 /* Away from 0, so that going back by a few bytes never wraps. */
 static __always_inline void start_positions(struct conn *conn, struct sock *sk)
 {
@@ -323,7 +331,7 @@ static __always_inline void send_progress(struct conn *conn, __u32 direction)
 		count(AT_LOST_PROGRESS);
 		return;
 	}
-	conn->dirty[direction & 1] = 0;
+	mark_told(conn, direction);
 	event->h.type = AT_PROGRESS;
 	event->h.size = sizeof(*event);
 	event->h.ts = bpf_ktime_get_ns();

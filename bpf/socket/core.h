@@ -109,15 +109,18 @@ static __always_inline void send_waited(struct thread *thread, struct sock *sk, 
 	catch_up(conn, &standing);
 	reach = &conn->reach[AT_TX];
 	reach->last_ts = bpf_ktime_get_ns();
-	if (conn->protocol != PROTOCOL_HTTP1 || conn->sent_ahead <= conn->captured_end[AT_TX])
+	if (conn->protocol == PROTOCOL_HTTP1 && conn->sent_ahead > conn->captured_end[AT_TX]) {
+		conn->dirty[AT_TX] = 1;
+		thread->dirty_sk = (__u64)sk;
+	}
+	if (!cut)
 		return;
-	conn->dirty[AT_TX] = 1;
-	thread->dirty_sk = (__u64)sk;
-	if (!cut || ahead->sk != (__u64)sk)
+	conn->sent_ahead = reach->end;
+	reach->tail_len = 0;
+	if (ahead->sk != (__u64)sk)
 		return;
 	__builtin_memcpy(reach->tail, ahead->tail, AT_TAIL_MAX);
 	reach->tail_len = ahead->tail_len;
-	conn->sent_ahead = reach->end;
 	bytes = ahead->bytes;
 	if (reach->end > ahead->position)
 		keep_tail(reach, &bytes, reach->end - ahead->position);

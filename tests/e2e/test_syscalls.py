@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conversation import SERVICE, Conversation, build, check, exchanges, hold
-from harness import Traced
+from harness import Traced, free_ports, log_entries, read_spans, wait_for
 
 from autotrace.kernel.send_ends import CALM
 
@@ -138,6 +138,23 @@ def test_memory_that_was_never_touched_after_a_calm(tmp_path: Path) -> None:
     assert {span.attributes["http.response.body.size"] for span in server + client} == {50_000}
     assert "read_faults" in result.said
     assert {span.status for span in result.spans} <= {0, 200}
+
+
+@pytest.mark.core
+def test_memory_that_comes_in_the_middle_of_a_send(tmp_path: Path) -> None:
+    """The agent asks in the middle of the send how far it has come, and once more when it is over: the answer is
+    told without anything that happens after it."""
+    (port,) = free_ports(1)
+    log = tmp_path / "log"
+    with Traced(tmp_path / "agent", [str(build("slow_memory")), str(port), str(log)]) as agent:
+        wait_for(log.exists, "the answer to be sent")
+        wait_for(lambda: agent.json.exists() and len(read_spans(agent.json)) == 2, "both spans", 20)
+        result = agent.finish()
+    result.check_ledger()
+    assert not result.dropped, result.said
+    (answered,) = log_entries(log)
+    sizes = {span.attributes["http.response.body.size"] for span in result.spans}
+    assert (sizes, {span.status for span in result.spans}) == ({answered["sent"]}, {200})
 
 
 def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
