@@ -7,6 +7,7 @@ from one to the next are in `autotrace.model`.
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,7 @@ class Agent:
         self._pipeline: Pipeline | None = None
         self._flavour = ""
         self._lost_closes = 0
+        self._told_not_watched = False
         self._watched: list[Process] = []
         self._connections = 0
 
@@ -102,6 +104,7 @@ class Agent:
         host = _BOOT_ID.read_text().strip()
         if config.record_path is not None:
             self._recorder = Recorder(config.record_path, wall_offset_ns, host)
+        _allow_open_files()
         report_execs = bool(config.exe_globs or config.everything)
         self._source = source = attach(
             config.hooks,
@@ -173,6 +176,7 @@ class Agent:
 
     def close(self) -> None:
         """Detach everything, handle what is left in the ring, flush the exporters, print the ledger."""
+        self._stopping.set()
         if self._source is not None and self._pipeline is not None:
             self._handle(self._source.drain())
             self._tick(time.monotonic_ns())
@@ -239,7 +243,7 @@ class Agent:
             return
         _follow(self._processes, event)
         if isinstance(event, ProcessSeen) and self._selection.wants(event.pid):
-            self.watch(event.pid)
+            self._watch_found(event.pid)
         elif self._libraries is not None:
             _follow_libraries(self._libraries, event)
 
@@ -262,9 +266,25 @@ class Agent:
         assert self._source is not None
         watched = self._source.watched()
         for pid in self._selection.initial():
-            if pid not in watched:
-                self.watch(pid)
+            if pid not in watched and self._watch_found(pid):
                 self._processes.get(pid)
+
+    def _watch_found(self, pid: int) -> bool:
+        """Watch a process that was found by a rule; False if it has ended meanwhile, or there is no room for it."""
+        assert self._source is not None
+        try:
+            self.watch(pid)
+        except AutotraceError as error:
+            if not self._told_not_watched:
+                self._log(f"process {pid} is not watched, and maybe others: {error}")
+            self._told_not_watched = True
+            self._ledger.note("discovery", "not_watched")
+            return False
+        if self._selection.runs(pid):
+            return True
+        # The kernel side saw its end before it was told of it.
+        self._source.unwatch(pid)
+        return False
 
     def _tick(self, now: int) -> None:
         assert self._source is not None
@@ -362,6 +382,12 @@ def _follow_libraries(libraries: LibraryProbes, event: Event) -> None:
         libraries.exited(event.pid, event.ts)
     elif isinstance(event, ProcessSpeaksTls):
         libraries.speaks_tls(event.pid)
+
+
+def _allow_open_files() -> None:
+    """As many as may be without asking: each probe is one or two (before Linux 6.6), each program and map is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _follow(processes: ProcessTable, event: Event) -> None:

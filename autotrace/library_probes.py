@@ -221,8 +221,10 @@ class LibraryProbes:
     def _is_gone(self, pid: int) -> bool:
         try:
             self._finder.find(pid)
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             return True
+        except OSError:
+            pass  # it is there, and cannot be looked at now: too few descriptors, for example
         return False
 
     def _join(self, pid: int, id: _Id) -> None:

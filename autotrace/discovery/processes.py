@@ -73,12 +73,16 @@ class Describer:
         self._own_unit = cgroups.service_unit(self._optional_text(os.getpid(), "cgroup"))
 
     def describe(self, pid: int) -> Process | None:
-        """Describe a process; None if it is gone. What may not be read is left out."""
-        identity = self.identify(pid)
+        """Describe a process; None if it is gone, or cannot be read for want of a descriptor. What may not be read
+        is left out."""
+        try:
+            identity = self.identify(pid)
+        except OSError:
+            return None
         return identity.process if identity else None
 
     def identify(self, pid: int) -> Identity | None:
-        """Describe a process and say why it is taken for what it is; None if it is gone."""
+        """Describe a process and say why it is taken for what it is; None if it is gone. Raises OSError."""
         try:
             stat = self._procfs.stat(pid)
             if stat.state in "ZX":

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from autotrace.discovery.naming import executable_matches
 from autotrace.discovery.procfs import Procfs
 
+_ENDED = frozenset("ZX")
+"""States of a process that runs no more (proc_pid_stat(5))."""
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -17,7 +20,7 @@ class Selection:
     `exe_globs` are shell patterns for the executable (the whole path if they have a slash, else its base
     name). `ports` are TCP ports: a process that listens on one, in whatever network namespace, is selected.
     `everything` takes all programs, but no kernel thread. With `children`, the descendants of a selected
-    process are selected too; children forked from now on are the kernel side's affair.
+    process are selected too, but for those that have ended; children forked from now on are the kernel side's affair.
 
     The agent's own process is never selected.
     """
@@ -56,6 +59,14 @@ class Selection:
             return False
         return pid in self.pids or self._executable_selected(pid)
 
+    def runs(self, pid: int) -> bool:
+        """Tell whether a process is there and has not ended: one that nobody has waited for yet has no exit before
+        it any more."""
+        try:
+            return self.procfs.stat(pid).state not in _ENDED
+        except OSError:
+            return False
+
     def _executable_selected(self, pid: int) -> bool:
         if not self.everything and not self.exe_globs:
             return False
@@ -93,9 +104,11 @@ class Selection:
         children: dict[int, list[int]] = {}
         for pid in running:
             try:
-                children.setdefault(self.procfs.stat(pid).parent, []).append(pid)
+                stat = self.procfs.stat(pid)
             except OSError:
                 continue
+            if stat.state not in _ENDED:
+                children.setdefault(stat.parent, []).append(pid)
         found: set[int] = set()
         pending = list(roots)
         while pending:

@@ -121,6 +121,10 @@ class Source:
         self._object.update("maybe_watched", _PID.pack(slot), b"\1")
         self._object.update("watched", _PID.pack(pid), abi.WATCHED.pack(0, *NOT_GO, 0, 0))
 
+    def unwatch(self, pid: int) -> None:
+        """Watch a process no more; it may not be watched at all."""
+        self._object.delete("watched", _PID.pack(pid))
+
     def describe(self, process: Process) -> None:
         """Tell the kernel side how to tell the tasks of a process that it watches; of one that is gone, nothing."""
         if process.go != NOT_GO or process.python_offsets is not None:

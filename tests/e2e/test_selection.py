@@ -23,6 +23,9 @@ from harness import (
     running,
     wait_for,
 )
+from kernel_state import entries
+
+from autotrace.discovery.selection import Selection
 
 
 def _backend(port: int, tmp_path: Path, python: str = sys.executable) -> list[str]:
@@ -97,3 +100,39 @@ def test_the_agent_never_watches_itself(tmp_path: Path) -> None:
     assert json.loads(asked.stdout)["processes"] == []
     assert json.loads(asked.stdout)["ledger"]["exchanges"]["seen"] == 0
     assert read_spans(spans) == []
+
+
+def _dead(agent: Traced) -> list[int]:
+    """The processes that the kernel side watches and that do not run (any more)."""
+    watched = [int(entry["key"]) for entry in entries(agent.process.pid, "watched")]
+    return [pid for pid in watched if not Selection().runs(pid)]
+
+
+def test_programs_that_end_before_they_are_watched(tmp_path: Path) -> None:
+    """The kernel side tells of a program that starts; by the time it is selected it may be gone."""
+    name = f"at-e2e-{secrets.token_hex(4)}"
+    shutil.copy("/bin/true", tmp_path / name)
+    with Traced(tmp_path / "agent", [], ("--exe", name)) as agent:
+        wait_for(agent.status, "the agent")
+        for _ in range(100):
+            subprocess.run([str(tmp_path / name)], check=True)
+        time.sleep(1)
+        assert not _dead(agent)
+        agent.finish()
+
+
+def test_children_that_are_waited_for_late(tmp_path: Path) -> None:
+    """A zombie of a server that is selected by its port is not watched again every second."""
+    (port,) = free_ports(1)
+    program = (
+        "import os, socket, sys, time\n"
+        f"s = socket.socket(); s.bind(('127.0.0.1', {port})); s.listen()\n"
+        "[os._exit(0) for _ in range(20) if not os.fork()]\ntime.sleep(60)\n"
+    )
+    with Traced(tmp_path / "agent", [], ("--port", str(port))) as agent:
+        wait_for(agent.status, "the agent")
+        with running([sys.executable, "-c", program], port) as server:
+            wait_for(lambda: server.pid in agent.watched(), "the server to be watched")
+            time.sleep(1.5)
+            assert not _dead(agent)
+            agent.finish()
