@@ -20,7 +20,7 @@ class Selection:
     `exe_globs` are shell patterns for the executable (the whole path if they have a slash, else its base
     name). `ports` are TCP ports: a process that listens on one, in whatever network namespace, is selected.
     `everything` takes all programs, but no kernel thread. With `children`, the descendants of a selected
-    process are selected too, but for those that have ended; children forked from now on are the kernel side's affair.
+    process are selected too, if they run; children forked from now on are the kernel side's affair.
 
     The agent's own process is never selected.
     """
