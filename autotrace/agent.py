@@ -385,7 +385,7 @@ def _follow_libraries(libraries: LibraryProbes, event: Event) -> None:
 
 
 def _allow_open_files() -> None:
-    """As many as may be without asking: each probe is one or two (before Linux 6.6), each program and map is one."""
+    """As many as may be without asking: a probe is one or two (before Linux 6.6), a program or a map is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

@@ -70,14 +70,14 @@ static __always_inline __u32 frame_stream(const __u8 *header)
 	return (__u32)header[5] << 24 | (__u32)header[6] << 16 | (__u32)header[7] << 8 | header[8];
 }
 
-/* Could these 9 bytes be the header of a frame that is not in the middle of a header block? The rules are those of
- * section 6 for lengths, flags and streams; the highest bit of the stream is 0 (section 4.1). */
-static __always_inline bool is_frame_header(const __u8 *header)
+/* Could these 9 bytes be the header of a frame of at most `most` bytes that is not in the middle of a header block? The
+ * rules are those of section 6 for lengths, flags and streams; the highest bit of the stream is 0 (section 4.1). */
+static __always_inline bool is_header_of_frame(const __u8 *header, __u32 most)
 {
 	__u32 length = frame_length(header), stream = frame_stream(header);
 	__u8 flags = header[4];
 
-	if (length > FRAME_SIZE_USUAL || stream >> 31)
+	if (length > most || stream >> 31)
 		return 0;
 	switch (header[3]) {
 	case FRAME_DATA:
@@ -101,6 +101,11 @@ static __always_inline bool is_frame_header(const __u8 *header)
 	default:
 		return 0;
 	}
+}
+
+static __always_inline bool is_frame_header(const __u8 *header)
+{
+	return is_header_of_frame(header, FRAME_SIZE_USUAL);
 }
 
 #define FRAMES_LOOK 3

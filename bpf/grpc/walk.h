@@ -8,8 +8,8 @@
  *   the payload's first 5 bytes follow (zeros where it is shorter).
  *
  * Nothing stands between them: whoever reads them knows from the headers what is there. All other payload is counted.
- * Where the walker cannot go on (bytes that moved unseen, a call with too many frames), it says so (AT_UNWALKED), and
- * looks for the next call that begins with a frame.
+ * Where the walker cannot go on (bytes that moved unseen, a call with too many frames, or one that brings something else
+ * where a call before it was cut), it says so (AT_UNWALKED), and looks for the next call that begins with a frame.
  */
 #ifndef AUTOTRACE_GRPC_WALK_H
 #define AUTOTRACE_GRPC_WALK_H
@@ -343,6 +343,24 @@ static __always_inline void lose_side(struct http2_side *side)
 	count(AT_UNWALKED);
 }
 
+/* A call brings again what one before it did not take, up to `offset`. Do frames go on there, as far as can be told? It
+ * need not be the same again: nginx without TLS puts other streams' frames before what is left. */
+static __always_inline bool goes_on_the_same(const struct http2_side *side, __u64 offset, __u32 slot)
+{
+	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &slot);
+	__u64 most;
+
+	if (!scratch || side->in_payload || side->header_len)
+		return 1;
+	if (copy_bytes(&scratch->bytes, offset, FRAME_HEADER, slot) < FRAME_HEADER)
+		return 1;
+	/* How large its peer allows them to be is not known. */
+	most = scratch->bytes.length - offset - FRAME_HEADER;
+	if (most < FRAME_SIZE_USUAL)
+		most = FRAME_SIZE_USUAL;
+	return is_header_of_frame(scratch->data, most) || scratch->data[3] == FRAME_CONTINUATION;
+}
+
 /* Where in the call that begins at `position` the walk of a direction goes on; its length if there is nothing new, or
  * if it cannot go on. */
 static __always_inline __u64 first_new(struct http2_side *side, __u64 position, __u64 length, __u32 slot)
@@ -359,6 +377,9 @@ static __always_inline __u64 first_new(struct http2_side *side, __u64 position, 
 			lose_side(side);
 		}
 	}
+	if (!side->lost && position < side->position && side->position - position < length &&
+	    !goes_on_the_same(side, side->position - position, slot))
+		lose_side(side);
 	if (side->lost) {
 		if (!begins_with_frames(slot))
 			return length;

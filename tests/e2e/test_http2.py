@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import SERVICES, Result, Traced, free_ports, listening, shell, wait_for
+from harness import SERVICES, Result, Traced, free_ports, listening, log_entries, shell, wait_for
 from pairs import run_pair
 
 pytestmark = pytest.mark.skipif(
@@ -135,3 +135,21 @@ def test_a_call_of_many_pieces(tmp_path: Path, pieces: int) -> None:
     result = three_requests(tmp_path, str(pieces))
     assert not result.dropped, result.said
     check_pairs(result, 3)
+
+
+def test_a_call_that_was_cut_goes_on_with_something_else(tmp_path: Path) -> None:
+    """What a call did not take need not be what the next one brings. The answer that was put in between is missed,
+    and that is counted; nothing of the body is taken for frames, and the next answer is there."""
+    (port,) = free_ports(1)
+    log = tmp_path / "log"
+    command = [sys.executable, f"{SERVICES}/h2_retry.py", str(port), str(log)]
+    with Traced(tmp_path / "agent", command) as agent:
+        agent.process.wait(60)
+        result = agent.finish(0)
+    result.check_ledger()
+    assert [entry["stream"] for entry in log_entries(log)] == [1, 3, 5]
+    assert not result.dropped, result.said
+    assert re.search(r"kernel: .*\bunwalked 1\b", result.said), result.said
+    assert "protocols: gap 1\n" in result.said
+    assert {span.path: span.status for span in result.client()} == {"/1": 200, "/3": 200, "/5": 200}
+    assert {span.path: span.status for span in result.server()} == {"/1": 200, "/3": 0, "/5": 200}
