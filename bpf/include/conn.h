@@ -40,7 +40,10 @@ static __always_inline struct sock *stream_sock_of(struct task_struct *task, __u
 	if (!sk || BPF_CORE_READ(sk, sk_type) != SOCK_STREAM)
 		return 0;
 	family = BPF_CORE_READ(sk, __sk_common.skc_family);
-	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+	if (family == AF_UNIX)
+		return sk;
+	/* A stream of MPTCP or SCTP is no struct tcp_sock: its numbers stand elsewhere. */
+	if ((family != AF_INET && family != AF_INET6) || BPF_CORE_READ(sk, sk_protocol) != IPPROTO_TCP)
 		return 0;
 	return sk;
 }

@@ -23,6 +23,7 @@ typedef __u8 bool;
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define IPPROTO_TCP 6
 #define SOCK_STREAM 1
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000

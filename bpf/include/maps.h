@@ -106,7 +106,7 @@ struct thread {
 	__u32 cause_run;
 	__u64 message;	    /* kprobes: the struct msghdr of the sending or receiving call in progress */
 	__u64 receiving_sk; /* kprobes: set between the start and the end of a receiving call */
-	__u64 unix_moved;   /* kprobes: bytes that the call in progress on a Unix socket has moved so far */
+	__u64 moved; /* kprobes: what is known of how many bytes the call in progress has moved so far */
 	__u32 receiving_flags;
 	/* Of the sending call in progress: */
 	__u8 unread;	  /* its bytes could not all be read when it began */

@@ -28,7 +28,7 @@ static __always_inline void make_up_for_missed(struct thread *thread)
 	if (!conn)
 		return;
 	if (conn->family == AF_UNIX) {
-		conn->reach[AT_TX].end += thread->unix_moved;
+		conn->reach[AT_TX].end += thread->moved;
 		conn->reach[AT_TX].tail_len = 0;
 	} else {
 		standing = standing_of(sk);
@@ -66,7 +66,7 @@ static __always_inline void any_send_begins(struct sock *sk, struct msghdr *mess
 		return;
 	make_up_for_missed(thread);
 	thread->message = (__u64)message;
-	thread->unix_moved = 0;
+	thread->moved = 0;
 	if (!message) {
 		send_unseen_begins(sk);
 		return;
@@ -146,7 +146,7 @@ static __always_inline void any_receive_begins(struct sock *sk, struct msghdr *m
 	if (!thread)
 		return;
 	make_up_for_missed(thread);
-	thread->unix_moved = 0;
+	thread->moved = 0;
 	thread->receiving_sk = flags & (MSG_PEEK | MSG_OOB | MSG_ERRQUEUE) ? 0 : (__u64)sk;
 	thread->receiving_flags = flags;
 	thread->message = (__u64)message;
@@ -164,7 +164,7 @@ int tcp_receive_begins(struct pt_regs *ctx)
 }
 
 /* void tcp_cleanup_rbuf(struct sock *sk, int copied): `copied` since the call began. It comes once at the end, and
- * before each wait in a call that waits for more; taking bytes by position makes that harmless. */
+ * before each wait in a call that waits for more. */
 SEC("kprobe/tcp_cleanup_rbuf")
 int tcp_copied(struct pt_regs *ctx)
 {
@@ -177,7 +177,10 @@ int tcp_copied(struct pt_regs *ctx)
 	if (!thread || copied <= 0)
 		return 0;
 	if (thread->receiving_sk == (__u64)sk) {
-		received(process, thread, sk, copied);
+		copied -= thread->moved;
+		thread->moved += copied;
+		if (copied > 0)
+			received(process, thread, sk, copied);
 	} else if (!thread->receiving_sk && !thread->receiving_flags) { /* tcp_read_sock, for splice */
 		standing = standing_of(sk);
 		receive_unseen_ends(sk, &standing, copied);
@@ -248,7 +251,7 @@ int unix_sends_piece(struct pt_regs *ctx)
 	struct thread *thread = current_watched() ? known_thread() : 0;
 
 	if (thread && thread->sending_sk)
-		thread->unix_moved += (__u32)ARCH_PARAM3(ctx);
+		thread->moved += (__u32)ARCH_PARAM3(ctx);
 	return 0;
 }
 
@@ -295,7 +298,7 @@ static __always_inline void unix_took_piece(__s64 got)
 
 	if (!thread || !thread->receiving_sk || got <= 0)
 		return;
-	thread->unix_moved += got;
+	thread->moved += got;
 	received(process, thread, (struct sock *)thread->receiving_sk, got);
 }
 
@@ -326,7 +329,7 @@ static __always_inline void unix_receive_returns(__s64 got)
 		return;
 	sk = (struct sock *)thread->receiving_sk;
 	thread->receiving_sk = 0;
-	if (sk && !thread->unix_moved)
+	if (sk && !thread->moved)
 		received(process, thread, sk, got);
 }
 

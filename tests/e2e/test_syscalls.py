@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,39 @@ def test_memory_that_comes_in_the_middle_of_a_send(tmp_path: Path) -> None:
     (answered,) = log_entries(log)
     sizes = {span.attributes["http.response.body.size"] for span in result.spans}
     assert (sizes, {span.status for span in result.spans}) == ({answered["sent"]}, {200})
+
+
+@pytest.mark.core
+def test_a_receive_that_waits_and_then_gets_the_end_too(tmp_path: Path) -> None:
+    """The end of the stream counts as one byte in TCP's numbers, and is none of the body."""
+    size = 5000
+    program = f"""
+import os, socket, time
+server = socket.create_server(("127.0.0.1", 0))
+if os.fork():
+    connection = server.accept()[0]
+    connection.recv(9999)
+    connection.send(b"HTTP/1.0 200 OK\\r\\n\\r\\n")
+    connection.send(bytes({size - 1000}))
+    time.sleep(0.5)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+    connection.send(bytes(1000))
+    connection.close()  # what was held back goes with the FIN
+    os.wait()
+else:
+    connection = socket.create_connection(server.getsockname())
+    connection.send(b"GET /waited HTTP/1.0\\r\\n\\r\\n")
+    answer = connection.recv(99999, socket.MSG_WAITALL)
+    open({str(tmp_path / "log")!r}, "w").write(str(len(answer) - len(b"HTTP/1.0 200 OK\\r\\n\\r\\n")))
+"""
+    with Traced(tmp_path / "agent", [sys.executable, "-c", program]) as agent:
+        agent.process.wait(60)
+        result = agent.finish(0)
+    result.check_ledger()
+    assert (tmp_path / "log").read_text() == str(size)
+    assert {span.attributes["http.response.body.size"] for span in result.spans} == {size}, result.spans
+    assert len(result.spans) == 2
+    assert "protocols:" not in result.said
 
 
 def test_a_head_larger_than_what_is_captured(tmp_path: Path) -> None:
