@@ -54,7 +54,9 @@ def test_the_agent_stands_back_and_the_command_does_not(tmp_path: Path) -> None:
 
 def test_the_agent_may_open_more_files_and_the_command_may_not(tmp_path: Path) -> None:
     """A shell's usual limit is less than the probes of many programs need."""
-    command = "import os, resource as r; [print(r.prlimit(pid, r.RLIMIT_NOFILE)) for pid in (0, os.getppid())]"
+    command = (
+        "import os, resource as r; [print(r.prlimit(pid, r.RLIMIT_NOFILE)) for pid in (0, os.getppid())]"
+    )
     quiet = ("--metrics-port", "0", "--console", "off", "--runtime-dir", str(tmp_path))
     ended = cli("run", *quiet, "--", sys.executable, "-c", command, before=("prlimit", "--nofile=30:5000"))
     assert ended.stdout == "(30, 5000)\n(5000, 5000)\n", ended.stderr
