@@ -96,7 +96,9 @@ def nothing_left_behind() -> Iterator[None]:
     while left := _left_running(children):
         assert time.monotonic() < end, f"processes left behind: {left}"
         time.sleep(0.05)
-    # The kernel frees them a little after their last descriptor is closed.
-    wait_for(lambda: not _bpf_objects() - objects - _held_by_others(), "BPF objects that were left behind", 5)
+    # The kernel frees them a little after their last descriptor is closed; where it has much to do, later.
+    wait_for(
+        lambda: not _bpf_objects() - objects - _held_by_others(), "BPF objects that were left behind", 30
+    )
     assert len(sorted(open_descriptors())) <= len(descriptors), "file descriptors left behind"
     assert set(Path("/sys/fs/bpf").glob("*")) <= pinned, "files left in /sys/fs/bpf"

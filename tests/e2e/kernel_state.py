@@ -14,18 +14,23 @@ from typing import Any
 from autotrace.kernel.source import attach, spec
 
 
-def _maps_of(pid: int) -> set[int]:
-    found = set()
+def _descriptors(pid: int) -> list[dict[str, str]]:
+    """What the kernel says of each descriptor of a process (proc_pid_fdinfo(5))."""
+    found = []
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
         with suppress(FileNotFoundError):  # it was closed meanwhile
-            lines = info.read_text().splitlines()
-            found |= {int(line.split()[1]) for line in lines if line.startswith("map_id:")}
+            lines = (line.partition(":") for line in info.read_text().splitlines())
+            found.append({name: value.strip() for name, _, value in lines})
     return found
 
 
-def _bpftool(*arguments: str) -> Any:
+def _maps_of(pid: int) -> set[int]:
+    return {int(info["map_id"]) for info in _descriptors(pid) if "map_id" in info}
+
+
+def _bpftool(*arguments: str, kind: str = "map") -> Any:
     return json.loads(
-        subprocess.run(["bpftool", "-j", "map", *arguments], capture_output=True, check=True).stdout
+        subprocess.run(["bpftool", "-j", kind, *arguments], capture_output=True, check=True).stdout
     )
 
 
@@ -56,6 +61,19 @@ def entries(agent: int, name: str) -> list[dict[str, Any]]:
             return [entry["formatted"] for entry in _bpftool("dump", "id", str(number))]
         time.sleep(0.05)
     raise RuntimeError(f"bpftool cannot read the map {name}")
+
+
+def program_id(agent: int, name: str) -> int:
+    """The number of a program that the agent with this pid has loaded."""
+    for info in _descriptors(agent):
+        if "prog_type" in info and _bpftool("show", "id", info["prog_id"], kind="prog")["name"] == name:
+            return int(info["prog_id"])
+    raise RuntimeError(f"the agent has no program {name}")
+
+
+def attached_programs(agent: int) -> set[int]:
+    """The numbers of those that the agent with this pid has attached by a BPF link."""
+    return {int(info["prog_id"]) for info in _descriptors(agent) if "link_id" in info}
 
 
 def bpf_descriptors(pid: int) -> Counter[str]:

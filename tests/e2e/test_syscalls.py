@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conversation import SERVICE, Conversation, build, check, exchanges, hold
 from harness import Traced, free_ports, log_entries, read_spans, wait_for
+from kernel_state import attached_programs, flavour_in_use, loaded, program_id
 
 from autotrace.kernel.send_ends import CALM
 
@@ -126,12 +127,28 @@ def test_memory_that_was_never_touched_after_a_calm(tmp_path: Path) -> None:
     program = build(SERVICE)
     calm = Conversation("/calm", 10, 10, rounds=CALM // 2)
     first, later = (Conversation(f"/{when}", options={"cold": 1}) for when in ("first", "later"))
+    steps = [tmp_path / name for name in ("calm", "first", "later")]
     script = tmp_path / "script.sh"
-    # The agent looks once a second.
-    script.write_text("\nsleep 5\n".join(c.command(program, tmp_path) for c in (calm, first, later)))
+    script.write_text(
+        "\n".join(
+            f"until [ -e {step}.go ]; do sleep 0.1; done; {each.command(program, tmp_path)}; touch {step}.done"
+            for step, each in zip(steps, (calm, first, later), strict=True)
+        )
+    )
+    fentry = flavour_in_use() == "fentry"
     with Traced(tmp_path / "agent", ["bash", str(script)]) as agent:
-        agent.process.wait(240)
-        result = agent.finish(0)
+        pid = agent.process.pid
+        wait_for(lambda: loaded(pid), "the programs to be loaded")
+        ends = program_id(pid, "tcp_send_ends") if fentry else 0
+        for step, looked_at in zip(steps, (True, False, True), strict=True):
+            if fentry:
+                wait_for(
+                    lambda looked_at=looked_at: (ends in attached_programs(pid)) is looked_at,
+                    f"the ends of sends to be looked at: {looked_at}",
+                )
+            step.with_suffix(".go").touch()
+            wait_for(step.with_suffix(".done").exists, f"the conversation {step.name}")
+        result = agent.finish()
     result.check_ledger()
     check(result, calm)
     server, client = exchanges(result, later.path)
