@@ -41,8 +41,8 @@ _LATE_CALLS = "late_call_exits"
 _IN_LATE_CALL = "in_late_call"
 _UPROBE = "uprobe"
 _SEND_ENDS = "tcp_send_ends"
-_FEXIT_SEND = "fexit/tcp_sendmsg"
-_NOT_FROM_START = frozenset({_CONTROL, _FOLLOWED, _IN_LATE_CALL, _LATE_CALLS, _SWEEP})
+_SEND_ENDS_AGAIN = "tcp_send_ends_again"
+_NOT_FROM_START = frozenset({_CONTROL, _FOLLOWED, _IN_LATE_CALL, _LATE_CALLS, _SEND_ENDS_AGAIN, _SWEEP})
 SHARED_MAPS = (
     "conns",
     "counters",
@@ -252,8 +252,8 @@ class Object:
                 if name in TRACEPOINTS:
                     for tracepoint in existing(TRACEPOINTS[name]):
                         self._links.append(self._attach_to_call(name, tracepoint))
-                elif self._section(name) == _FEXIT_SEND:
-                    self.attach_send_ends()
+                elif name == _SEND_ENDS and self._program(_SEND_ENDS_AGAIN):
+                    self._send_ends_link = self._attach(name)
                 else:
                     self._links.append(self._attach(name))
         except BaseException:
@@ -269,8 +269,8 @@ class Object:
         return bool(self._send_ends_link)
 
     def attach_send_ends(self) -> None:
-        """Attach that program again. Raises AutotraceError."""
-        self._send_ends_link = self._attach(_SEND_ENDS)
+        """Attach a program that is like it, once it was detached. Raises AutotraceError."""
+        self._send_ends_link = self._attach(_SEND_ENDS_AGAIN)
 
     def detach_send_ends(self) -> None:
         """Detach it."""

@@ -92,9 +92,18 @@ int tcp_send_begins(__u64 *ctx)
 	return 0;
 }
 
-/* Attached as long as there may be memory that cannot be read when a send begins (autotrace/kernel/source.py). */
+/* Attached as long as there may be memory that cannot be read when a send begins (autotrace/kernel/send_ends.py). */
 SEC("fexit/tcp_sendmsg")
 int tcp_send_ends(__u64 *ctx)
+{
+	any_send_ends((struct sock *)ctx[0], (struct msghdr *)ctx[1], (__s32)ctx[3]);
+	return 0;
+}
+
+/* The same, for the second time that is attached: before Linux 5.13 ("bpf: Allow trampoline re-attach for tracing and lsm
+ * programs") one that was detached cannot be attached again. */
+SEC("fexit/tcp_sendmsg")
+int tcp_send_ends_again(__u64 *ctx)
 {
 	any_send_ends((struct sock *)ctx[0], (struct msghdr *)ctx[1], (__s32)ctx[3]);
 	return 0;
