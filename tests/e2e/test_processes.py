@@ -90,7 +90,8 @@ def test_threads_that_end_together_leave_nothing(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     log = tmp_path / "log"
     service = f"{sys.executable} {SERVICES}/backend.py {port} {log}"
-    with Traced(tmp_path / "agent", ["bash", "-c", f"for i in 1 2 3 4 5 6 7 8; do {service}; done"]) as agent:
+    command = f"for i in 1 2 3 4 5 6 7 8; do {service}; done; exec sleep 60"
+    with Traced(tmp_path / "agent", ["bash", "-c", command]) as agent:
         known: set[int] = set()
         for _ in range(8):
             wait_for(lambda: listening(port), "the server")

@@ -167,7 +167,7 @@ def test_memory_that_comes_in_the_middle_of_a_send(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with Traced(tmp_path / "agent", [str(build("slow_memory")), str(port), str(log)]) as agent:
         wait_for(log.exists, "the answer to be sent")
-        wait_for(lambda: agent.json.exists() and len(read_spans(agent.json)) == 2, "both spans", 20)
+        wait_for(lambda: agent.json.exists() and len(read_spans(agent.json)) == 2, "both spans")
         result = agent.finish()
     result.check_ledger()
     assert not result.dropped, result.said
