@@ -26,9 +26,10 @@ class SendEnds:
     """Detaches and attaches that program by what the kernel side counts.
 
     fentry counts a send when it begins; its end matters where memory could not be read by then, for it was never
-    touched. That is what programs begin with. Once CALM records have come without, the ends are left alone, which
-    saves a quarter of all runs. If there is such memory after all, what was sent from it until now is missing, and
-    the ends are looked at for good. The other flavours need the end of each send: nothing is detached there.
+    touched. What a program sends first may come from such memory. Once CALM records have come without, the ends
+    are left alone, which saves a quarter of all runs. If there is such memory after all, what was sent from it
+    until now is missing, and the ends are looked at for good. The other flavours need the end of each send:
+    nothing is detached there.
     """
 
     def __init__(self, programs: SendEndPrograms) -> None:
